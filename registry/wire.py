@@ -1,0 +1,330 @@
+"""The wire on one screen: every protocol id, message, limit and the framing.
+
+A stream carries frames; a frame is one CBOR map (RFC 8949, deterministic encoding) with a `t` that
+says which message it is; libp2p puts a 4-byte big-endian length before it. Unknown keys are ignored,
+so that a newer peer can be understood; unknown `t` is a protocol violation.
+
+Task stream: `request` → `accepted` at once → `delta`… → exactly one of `completed`, `failed`.
+The end of the stream without either is a failure. Resetting the stream cancels.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+import cbor2
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from monai_node.registry.errors import ProtocolViolation
+
+# --- protocols ------------------------------------------------------------------------------------
+TASK_PROTOCOL = "/monai/task/1.0.0"
+HELLO_PROTOCOL = "/monai/hello/1.0.0"
+PROBE_PROTOCOL = "/monai/probe/1.0.0"
+ADVERT_PROTOCOL = "/monai/advert/1.0.0"
+
+# --- limits: everything from outside is bounded by a constant of this block -------------------------
+FRAME_BYTES_MAX = 2 << 20  # a request with its conversation; other frames are far smaller
+REQUEST_BODY_BYTES_MAX = 1 << 20  # HTTP body: leaves room for what planning adds to a frame
+STREAM_BUFFER_FRAMES = 256  # received and not yet read; a consumer this far behind is reset
+ADVERT_BYTES_MAX = 64 << 10
+BEACON_BYTES_MAX = 512
+TEXT_CHARS_MAX = 1 << 20
+MESSAGES_MAX = 1024
+ARTIFACTS_MAX = 64
+STOP_MAX = 16
+SCHEMA_BYTES_MAX = 32 << 10
+TOKENS_MAX = 32_768
+MODELS_PER_NODE_MAX = 32
+SKILLS_PER_NODE_MAX = 128
+EXAMPLES_PER_SKILL_MAX = 16
+PEERS_PER_HELLO_MAX = 64
+TASKS_PER_PEER_MAX = 32  # queued and running for one calling peer at one provider
+CBOR_DEPTH_MAX = 32
+
+# --- times (seconds) ------------------------------------------------------------------------------
+DIAL_SECONDS = 5.0
+HELLO_SECONDS = 5.0
+ACCEPT_SECONDS = 3.0  # `accepted` comes before any work, so that silence means lost
+SEND_SECONDS = 5.0
+DELTA_SECONDS = 0.04  # deltas of one stream are batched for this long
+RUN_SECONDS_DEFAULT = 120.0
+RUN_SECONDS_MAX = 3600.0
+PROBE_PERIOD_SECONDS = 0.5
+SUSPECT_AFTER_SECONDS = 2.0  # two missed one-second periods (facts: a frozen peer stays "connected")
+GONE_AFTER_SECONDS = 10.0  # only then is a connection given up: a busy machine must not look dead
+BEACON_TTL_SECONDS = 90.0
+
+
+class Message(BaseModel):
+    """A frozen message; unknown keys are dropped, wrong types are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:@/+-]+$")]
+Line = Annotated[str, Field(max_length=512)]
+Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
+
+
+# --- what a task is given ---------------------------------------------------------------------------
+class ChatMessage(Message):
+    """One turn of a conversation. `extra` holds OpenAI's fields for tool calls, passed through."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text
+    extra: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class Artifact(Message):
+    """The result of an earlier task, handed on as data."""
+
+    task: Id
+    text: Text
+
+
+class TaskInput(Message):
+    """What the task is about: its own words, the results it needs, the turns it needs.
+
+    `text` is the task in words. `turns` are earlier turns of the conversation, only those needed. When
+    `is_conversation`, `turns` is a whole conversation passed through and `text` only its last user
+    message (for agents and logs of shape).
+    """
+
+    text: Text
+    artifacts: list[Artifact] = Field(default_factory=list[Artifact], max_length=ARTIFACTS_MAX)
+    turns: list[ChatMessage] = Field(default_factory=list[ChatMessage], max_length=MESSAGES_MAX)
+    is_conversation: bool = False
+
+
+class Parameters(Message):
+    """Sampling and shape of the result; None leaves the choice to the engine."""
+
+    max_tokens: int | None = Field(default=None, ge=1, le=TOKENS_MAX)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(
+        default_factory=list[str], max_length=STOP_MAX
+    )
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    json_schema: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], max_length=128)
+    tool_choice: str | dict[str, Any] | None = None
+
+
+Label = Literal["local", "trusted", "open"]
+
+
+class TaskRequest(Message):
+    """Opens a task stream. `prefix` is text of this result that was already shown: go on after it."""
+
+    t: Literal["request"] = "request"
+    run: Id
+    task: Id
+    attempt: Id
+    skill: Id
+    input: TaskInput
+    parameters: Parameters = Parameters()
+    remaining_ms: int = Field(ge=1, le=int(RUN_SECONDS_MAX * 1000))
+    label: Label = "trusted"
+    now: str | None = Field(default=None, max_length=40)  # ISO 8601 with offset: the caller's clock
+    timezone: str | None = Field(default=None, max_length=64)
+    locale: str | None = Field(default=None, max_length=35)
+    traceparent: str | None = Field(default=None, max_length=64)
+    prefix: Text = ""
+
+
+# --- what comes back --------------------------------------------------------------------------------
+class Usage(Message):
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+
+
+class Timings(Message):
+    """Milliseconds, by the provider's monotonic clock."""
+
+    queue_ms: float = Field(default=0.0, ge=0)
+    prefill_ms: float = Field(default=0.0, ge=0)
+    generate_ms: float = Field(default=0.0, ge=0)
+
+
+class TaskAccepted(Message):
+    """Says that the request was read and admitted; `position` requests stand before it."""
+
+    t: Literal["accepted"] = "accepted"
+    attempt: Id
+    position: int = Field(default=0, ge=0)
+
+
+class TaskDelta(Message):
+    t: Literal["delta"] = "delta"
+    attempt: Id
+    text: Text
+
+
+class TaskCompleted(Message):
+    """Ends a stream well. `model` is the alias of what made the result, or the agent's skill id."""
+
+    t: Literal["completed"] = "completed"
+    attempt: Id
+    finish_reason: Literal["stop", "length", "tool_calls"] = "stop"
+    model: Line = ""
+    model_digest: Line = ""
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+    tool_calls: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], max_length=128)
+
+
+class TaskFailed(Message):
+    """Ends a stream with a reason; `code` is one of `errors._FROM_WIRE`, others mean task_failed."""
+
+    t: Literal["failed"] = "failed"
+    attempt: Id
+    code: Line
+    message: Line
+    retryable: bool = True
+
+
+TaskEvent = TaskAccepted | TaskDelta | TaskCompleted | TaskFailed
+
+
+# --- hello: proves membership, exchanges adverts and beacons ----------------------------------------
+class Hello(Message):
+    """First frame of the side that opens: a nonce, and nothing about itself before the other proved
+    that it knows the mesh secret."""
+
+    t: Literal["hello"] = "hello"
+    version: int = 1
+    mesh: Id  # public id of the mesh: a hash of its secret, or "open"
+    nonce: bytes = Field(min_length=16, max_length=32)
+
+
+class HelloProof(Message):
+    """Answer and counter-answer: HMAC-SHA256 over both nonces and both peer ids (membership.prove)."""
+
+    t: Literal["proof"] = "proof"
+    nonce: bytes = Field(min_length=16, max_length=32)
+    proof: bytes = Field(min_length=32, max_length=32)
+
+
+class HelloRefused(Message):
+    t: Literal["refused"] = "refused"
+    message: Line
+
+
+class Introduction(Message):
+    """Who I am: signed advert and beacon, and members that I know (addresses with peer ids)."""
+
+    t: Literal["introduction"] = "introduction"
+    advert: bytes = Field(max_length=ADVERT_BYTES_MAX)
+    beacon: bytes = Field(max_length=BEACON_BYTES_MAX)
+    peers: list[Line] = Field(default_factory=list[str], max_length=PEERS_PER_HELLO_MAX)
+
+
+class Goodbye(Message):
+    """The node is leaving: forget it now instead of finding out."""
+
+    t: Literal["goodbye"] = "goodbye"
+    seq: int = Field(ge=0)
+
+
+# --- probe and advert pull --------------------------------------------------------------------------
+class Probe(Message):
+    t: Literal["probe"] = "probe"
+    n: int = Field(ge=0)
+
+
+class ProbeAnswer(Message):
+    t: Literal["alive"] = "alive"
+    n: int = Field(ge=0)
+    beacon: bytes = Field(max_length=BEACON_BYTES_MAX)
+
+
+class AdvertPull(Message):
+    t: Literal["pull"] = "pull"
+    digest: bytes = Field(min_length=32, max_length=32)
+
+
+class AdvertAnswer(Message):
+    t: Literal["advert"] = "advert"
+    advert: bytes = Field(max_length=ADVERT_BYTES_MAX)
+
+
+# --- codec ------------------------------------------------------------------------------------------
+AnyMessage = (
+    TaskRequest
+    | TaskAccepted
+    | TaskDelta
+    | TaskCompleted
+    | TaskFailed
+    | Hello
+    | HelloProof
+    | HelloRefused
+    | Introduction
+    | Goodbye
+    | Probe
+    | ProbeAnswer
+    | AdvertPull
+    | AdvertAnswer
+)
+_ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="t")])
+
+
+def _refuse_tag(*_: object) -> NoReturn:
+    raise ValueError("tagged values are not part of the wire")
+
+
+# cbor2 decodes dates, big numbers, regular expressions and shared references by itself; none of them
+# is in our messages and some cost far more to decode than to send.
+_CBOR_TAGS = (*range(38), 52, 54, 100, 258, 260, 261, 1004, 43000, 55799)
+_REFUSED_TAGS: dict[int, Any] = dict.fromkeys(_CBOR_TAGS, _refuse_tag)
+
+
+def cbor(value: object) -> bytes:
+    """Deterministic CBOR of plain maps, lists, text, bytes, numbers and None."""
+    return cbor2.dumps(value, canonical=True)
+
+
+def uncbor(data: bytes) -> Any:
+    """Plain values from CBOR; ProtocolViolation for tags, depth, duplicates, trailing bytes, NaN keys."""
+    try:
+        return cbor2.loads(
+            data,
+            max_depth=CBOR_DEPTH_MAX,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+            semantic_decoders=_REFUSED_TAGS,
+            tag_hook=_refuse_tag,
+        )
+    except (cbor2.CBORError, ValueError, RecursionError, OverflowError, TypeError) as error:
+        raise ProtocolViolation("a frame that is not valid CBOR was received") from error
+
+
+def encode(message: Message) -> bytes:
+    """One frame; ProtocolViolation when it would exceed FRAME_BYTES_MAX."""
+    frame = cbor(message.model_dump(exclude_none=True))
+    if len(frame) > FRAME_BYTES_MAX:
+        raise ProtocolViolation(f"a frame of {len(frame)} bytes exceeds {FRAME_BYTES_MAX}")
+    return frame
+
+
+_M = TypeVar("_M", bound=Message)
+
+
+def decode(frame: bytes, *expected: type[_M]) -> _M:
+    """The message in a frame, which must be one of `expected`; ProtocolViolation for anything else."""
+    if len(frame) > FRAME_BYTES_MAX:
+        raise ProtocolViolation(f"a frame of {len(frame)} bytes exceeds {FRAME_BYTES_MAX}")
+    try:
+        message = _ADAPTER.validate_python(uncbor(frame))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the frame"
+        raise ProtocolViolation(f"{where}: {first['msg']}"[:300]) from None
+    if not isinstance(message, expected):
+        wanted = " or ".join(kind.model_fields["t"].default for kind in expected)
+        raise ProtocolViolation(f"received {message.t!r} where {wanted} was due")
+    return message
