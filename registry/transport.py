@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
+from weakref import WeakSet
 
 from monai_node.registry.errors import MonaiError, PeerLost, PeerUnreachable, ProtocolViolation
 from monai_node.registry.ids import PeerId, short
@@ -179,7 +180,8 @@ class MemoryTransport:
         self._scope = scope
         self._handlers: dict[str, Handler] = {}
         self._listeners: list[ConnectionListener] = []
-        self._streams: dict[PeerId, set[MemoryStream]] = {}
+        # Weak: a stream that both ends dropped is over, and must not be kept alive by this book.
+        self._streams: dict[PeerId, WeakSet[MemoryStream]] = {}
 
     @property
     def peer_id(self) -> PeerId:
@@ -219,7 +221,7 @@ class MemoryTransport:
         ours, theirs = MemoryStream.pair(self._peer_id, peer)
         self._streams[peer].add(ours)
         other._streams[self._peer_id].add(theirs)
-        other._scope.start(other._serve(handler, theirs), name=f"serve {protocol}")
+        other._scope.start(serve_stream(handler, theirs), name=f"serve {protocol}")
         return ours
 
     async def disconnect(self, peer: PeerId) -> None:
@@ -237,19 +239,15 @@ class MemoryTransport:
     def _up(self, other: MemoryTransport) -> None:
         if other.peer_id in self._streams:
             return
-        self._streams[other.peer_id] = set()
+        self._streams[other.peer_id] = WeakSet()
         self._tell(other.peer_id, True)
         if other is not self:
-            other._streams[self._peer_id] = set()
+            other._streams[self._peer_id] = WeakSet()
             other._tell(self._peer_id, True)
 
     def _tell(self, peer: PeerId, is_up: bool) -> None:
         for listener in self._listeners:
             listener(peer, is_up)
-
-    async def _serve(self, handler: Handler, stream: MemoryStream) -> None:
-        await serve_stream(handler, stream)
-        self._streams.get(stream.peer, set[MemoryStream]()).discard(stream)
 
 
 async def serve_stream(handler: Handler, stream: Stream) -> None:

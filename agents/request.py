@@ -1,0 +1,48 @@
+"""What a user asked for: one request, checked, in the mesh's own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from monai_node.agents.graph import Task
+from monai_node.registry.ids import RunId
+from monai_node.registry.wire import (
+    RUN_SECONDS_DEFAULT,
+    RUN_SECONDS_MAX,
+    ChatMessage,
+    Label,
+    Parameters,
+)
+
+
+class MeshOptions(BaseModel):
+    """The `mesh: {…}` object of a request. Strict: an unknown key is an error, so that a misspelt
+    privacy label never passes for the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    privacy: Label | None = Field(default=None, description="who may see the request")
+    plan: Literal["auto", "never"] | list[Task] = "auto"
+    budget_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
+    deadline_seconds: float = Field(default=RUN_SECONDS_DEFAULT, gt=0, le=RUN_SECONDS_MAX)
+    events: bool = False
+    now: str | None = Field(default=None, max_length=40, description="ISO 8601 with offset")
+    timezone: str | None = Field(default=None, max_length=64)
+    locale: str | None = Field(default=None, max_length=35)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One user call. `model` is "mesh" or names one model (`alias` or `alias@peer`)."""
+
+    run: RunId
+    messages: tuple[ChatMessage, ...]
+    model: str = "mesh"
+    parameters: Parameters = field(default_factory=Parameters)
+    options: MeshOptions = field(default_factory=MeshOptions)
+    traceparent: str | None = None
+
+

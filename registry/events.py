@@ -1,0 +1,143 @@
+"""What a run says while it runs: the events behind SSE, WebSocket, the chat page and the CLI.
+
+`run.created` comes first; every `plan.task` before any `task.dispatched`; of each task exactly one of
+`task.completed`, `task.failed`; and exactly one of `answer.completed`, `error` comes last. `seq` rises
+by one within a run.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from monai_node.registry.wire import Usage
+
+
+class Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    seq: int = 0
+
+
+class Provenance(BaseModel):
+    """Who made one part of the answer. `seconds` is from dispatch to completion, seen from here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    text: str  # the task in words
+    skill: str
+    peer: str
+    peer_name: str
+    model: str  # alias, or the agent's skill id
+    seconds: float
+    usage: Usage
+    finish_reason: str
+    attempts: int = 1
+    status: Literal["completed", "failed"] = "completed"
+    error: str | None = None
+
+
+class RunCreated(Event):
+    type: Literal["run.created"] = "run.created"
+
+
+class PlanTask(Event):
+    """One task of the plan. `depends_on` names earlier tasks."""
+
+    type: Literal["plan.task"] = "plan.task"
+    task: str
+    text: str
+    depends_on: list[str]
+
+
+class TaskDispatched(Event):
+    """A task was sent to a peer; `reasons` says why to this one, in words."""
+
+    type: Literal["task.dispatched"] = "task.dispatched"
+    task: str
+    attempt: str
+    skill: str
+    peer: str
+    peer_name: str
+    reasons: list[str]
+
+
+class TaskWasAccepted(Event):
+    type: Literal["task.accepted"] = "task.accepted"
+    task: str
+    attempt: str
+    position: int
+
+
+class TaskText(Event):
+    type: Literal["task.delta"] = "task.delta"
+    task: str
+    text: str
+
+
+class TaskContinued(Event):
+    """A peer was lost; another one goes on after what was already shown."""
+
+    type: Literal["task.continued"] = "task.continued"
+    task: str
+    lost_peer: str
+    error: str
+
+
+class TaskWasCompleted(Event):
+    type: Literal["task.completed"] = "task.completed"
+    task: str
+    provenance: Provenance
+
+
+class TaskWasFailed(Event):
+    type: Literal["task.failed"] = "task.failed"
+    task: str
+    code: str
+    message: str
+
+
+class AnswerDelta(Event):
+    """The next piece of the merged answer, in the order in which a client should show it."""
+
+    type: Literal["answer.delta"] = "answer.delta"
+    text: str
+
+
+class AnswerCompleted(Event):
+    type: Literal["answer.completed"] = "answer.completed"
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    usage: Usage
+    parts: list[Provenance]
+    tool_calls: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+
+
+class RunFailed(Event):
+    """The run ended without an answer; the four fields of an OpenAI error body, and the HTTP status."""
+
+    type: Literal["error"] = "error"
+    status: int
+    kind: str
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_seconds: float | None = None
+
+
+RunEvent = Annotated[
+    RunCreated
+    | PlanTask
+    | TaskDispatched
+    | TaskWasAccepted
+    | TaskText
+    | TaskContinued
+    | TaskWasCompleted
+    | TaskWasFailed
+    | AnswerDelta
+    | AnswerCompleted
+    | RunFailed,
+    Field(discriminator="type"),
+]
