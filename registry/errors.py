@@ -13,7 +13,8 @@ MonaiError
 │   ├── PeerBusy               503  said so before accepting
 │   ├── PeerRefused            502  policy, wrong mesh, unknown skill
 │   ├── ProtocolViolation      502  sent what the wire forbids
-│   └── TaskFailed             502  its engine or agent failed
+│   ├── TaskFailed             502  its engine or agent failed
+│   └── Abstained              502  its agent says that the task is not its own
 ├── NodeError              our own node
 │   ├── NoProvider             503  nobody reachable offers this now; says when to try again
 │   ├── DeadlineExceeded       504  the time given to the request is over
@@ -111,6 +112,10 @@ class TaskFailed(PeerError):
     default_code = "task_failed"
 
 
+class Abstained(PeerError):
+    default_code = "abstained"
+
+
 class NodeError(MonaiError): ...
 
 
@@ -144,6 +149,7 @@ _FROM_WIRE: dict[str, type[MonaiError]] = {
         PeerBusy,
         PeerRefused,
         TaskFailed,
+        Abstained,
         DeadlineExceeded,
     )
 }
