@@ -46,7 +46,7 @@ def faulty_node_command(faults: Sequence[str], *args: str) -> list[str]:
 # --- which processes are ours ---------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Proc:
-    """One line of the process table; `started` (clock ticks since boot) tells a reused pid apart."""
+    """One line of the process table; `started` (ticks since boot) tells a reused pid apart."""
 
     pid: int
     parent: int
