@@ -119,17 +119,21 @@ class Child:
         try:
             async with open_life(self.spec) as life:
                 self.info = await life.until_ready()
-                self._life = life
-                self._settled.set()
                 if not started.done():
                     started.set_result(None)
-                self.last_death = await life.run()
+                self.last_death = await self._serve(life)
             return self.last_death.reason
         except SetupError as error:
             if not started.done():
                 started.set_exception(error)
             return error.message
-        finally:
+
+    async def _serve(self, life: Life) -> ChildDied:
+        self._life = life
+        self._settled.set()
+        try:
+            return await life.run()
+        finally:  # at once, so that no call is given a process that has ended
             self._life = None
             self._settled.clear()
 
