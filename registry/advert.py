@@ -137,7 +137,9 @@ def seal(record: Advert | Beacon, sign: Sign) -> bytes:
     payload = cbor(record.model_dump())
     envelope = cbor({"p": payload, "s": sign(domain + payload)})
     if len(envelope) > limit:
-        raise ValueError(f"this node's {record.kind} has {len(envelope)} bytes; {limit} is the most")
+        raise ValueError(
+            f"this node's {record.kind} has {len(envelope)} bytes; {limit} is the most"
+        )
     return envelope
 
 
@@ -158,12 +160,16 @@ def open_beacon(envelope: bytes, expected: PeerId | None = None) -> Beacon:
 _R = TypeVar("_R", Advert, Beacon)
 
 
-def _open(envelope: bytes, kind: type[_R], domain: bytes, limit: int, expected: PeerId | None) -> _R:
+def _open(
+    envelope: bytes, kind: type[_R], domain: bytes, limit: int, expected: PeerId | None
+) -> _R:
     name = kind.__name__.lower()
     if len(envelope) > limit:
         raise ProtocolViolation(f"a {name} of {len(envelope)} bytes; {limit} is the most")
     outer = uncbor(envelope)
-    payload, signature = (outer.get("p"), outer.get("s")) if isinstance(outer, dict) else (None,) * 2
+    payload, signature = (
+        (outer.get("p"), outer.get("s")) if isinstance(outer, dict) else (None,) * 2
+    )
     if not isinstance(payload, bytes) or not isinstance(signature, bytes):
         raise ProtocolViolation(f"a {name} without payload and signature")
     claimed = uncbor(payload)

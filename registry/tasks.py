@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 
 
@@ -26,7 +26,7 @@ class TaskScope:
 
 
 @asynccontextmanager
-async def task_scope() -> AsyncIterator[TaskScope]:
+async def task_scope() -> AsyncGenerator[TaskScope]:
     """A TaskGroup whose tasks are cancelled and awaited on leaving, instead of waited for.
 
     A task that raises cancels the body and the others, and its exception leaves here. An exception of

@@ -51,7 +51,9 @@ DELTA_SECONDS = 0.04  # deltas of one stream are batched for this long
 RUN_SECONDS_DEFAULT = 120.0
 RUN_SECONDS_MAX = 3600.0
 PROBE_PERIOD_SECONDS = 0.5
-SUSPECT_AFTER_SECONDS = 2.0  # two missed one-second periods (facts: a frozen peer stays "connected")
+SUSPECT_AFTER_SECONDS = (
+    2.0  # two missed one-second periods (facts: a frozen peer stays "connected")
+)
 GONE_AFTER_SECONDS = 10.0  # only then is a connection given up: a busy machine must not look dead
 BEACON_TTL_SECONDS = 90.0
 
@@ -202,7 +204,7 @@ class Hello(Message):
 
 
 class HelloProof(Message):
-    """Answer and counter-answer: HMAC-SHA256 over both nonces and both peer ids (membership.prove)."""
+    """Answer and counter-answer: HMAC-SHA256 over both nonces and both peer ids (secret.Mesh.prove)."""
 
     t: Literal["proof"] = "proof"
     nonce: bytes = Field(min_length=16, max_length=32)
@@ -221,13 +223,6 @@ class Introduction(Message):
     advert: bytes = Field(max_length=ADVERT_BYTES_MAX)
     beacon: bytes = Field(max_length=BEACON_BYTES_MAX)
     peers: list[Line] = Field(default_factory=list[str], max_length=PEERS_PER_HELLO_MAX)
-
-
-class Goodbye(Message):
-    """The node is leaving: forget it now instead of finding out."""
-
-    t: Literal["goodbye"] = "goodbye"
-    seq: int = Field(ge=0)
 
 
 # --- probe and advert pull --------------------------------------------------------------------------
@@ -263,7 +258,6 @@ AnyMessage = (
     | HelloProof
     | HelloRefused
     | Introduction
-    | Goodbye
     | Probe
     | ProbeAnswer
     | AdvertPull
