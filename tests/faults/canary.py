@@ -12,9 +12,7 @@ CANARY_CHARS_MIN = 12  # shorter ones occur by chance in logs full of hex
 LOG_PATTERNS = ("*.log", "*.log.*", "*.jsonl")
 
 
-def assert_no_text(
-    directory: Path, canary: str, *, patterns: Sequence[str] = LOG_PATTERNS
-) -> list[Path]:
+def assert_no_text(directory: Path, canary: str, *, patterns: Sequence[str] = LOG_PATTERNS) -> list[Path]:
     """Search all log files below `directory` for `canary`, plain or in a usual encoding.
 
     AssertionError with the places when it is found, and when there is nothing to search, since that

@@ -108,9 +108,7 @@ class _Around:
         self._ended = {r.request for r in records if isinstance(r, Ended) and r.how in _ANSWERED}
         for record in records:
             if isinstance(record, MeshEvent) and record.event.get("type") == "task.dispatched":
-                skill, peer, name = (
-                    record.event.get(key) for key in ("skill", "peer", "peer_name")
-                )
+                skill, peer, name = (record.event.get(key) for key in ("skill", "peer", "peer_name"))
                 asked = self._candidates.get(str(skill), frozenset())
                 self._candidates[str(skill)] = asked | {str(peer)}
                 self._names.setdefault(str(peer), {str(peer)}).add(str(name))

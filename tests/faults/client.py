@@ -82,9 +82,7 @@ class StreamClient:
     ) -> StreamResult:
         """`stream` from a thread without an event loop."""
         return asyncio.run(
-            self.stream(
-                prompt, deadline_seconds=deadline_seconds, mesh=mesh, on_chunk=on_chunk, **fields
-            )
+            self.stream(prompt, deadline_seconds=deadline_seconds, mesh=mesh, on_chunk=on_chunk, **fields)
         )
 
     async def stream(
@@ -184,9 +182,7 @@ class _Exchange:
             for event in parser.feed(piece):
                 if event.data == "[DONE]":
                     self._is_done = True
-                    self._history.add(
-                        StreamDone(at=self._history.now(), request=self.result.request)
-                    )
+                    self._history.add(StreamDone(at=self._history.now(), request=self.result.request))
                 else:
                     self._message(event.data)
         if self.result.error is not None:
@@ -198,9 +194,7 @@ class _Exchange:
         payload = parse_json_map(data)
         for event in run_events_in(payload or {}):
             self.result.run = str(event["run"])
-            self._history.add(
-                MeshEvent(at=self._history.now(), request=self.result.request, event=event)
-            )
+            self._history.add(MeshEvent(at=self._history.now(), request=self.result.request, event=event))
         if payload is None:
             self._chunk(data, is_malformed=True)
         elif is_run_event(payload):
@@ -216,9 +210,7 @@ class _Exchange:
 
     def _choice(self, data: str, choice: dict[str, Any]) -> None:
         delta = choice.get("delta")
-        content, calls = (
-            (delta.get("content"), delta.get("tool_calls")) if is_map(delta) else ("", 0)
-        )
+        content, calls = (delta.get("content"), delta.get("tool_calls")) if is_map(delta) else ("", 0)
         text = content if isinstance(content, str) else ""
         chars = len(text) + (len(str(calls)) if calls else 0)
         finish = choice.get("finish_reason")

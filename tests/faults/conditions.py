@@ -85,4 +85,5 @@ class Corrupter:
             return math.inf
         if probability >= 1:
             return 0
-        return math.floor(math.log(1 - self._random.random()) / math.log(1 - probability))
+        gap = math.log(1 - self._random.random()) / math.log1p(-probability)
+        return gap if math.isinf(gap) else math.floor(gap)

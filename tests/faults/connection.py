@@ -75,9 +75,7 @@ class LinkState:
         if self.conditions.bytes_per_second is not None:
             await self._wait_change(size / self.conditions.bytes_per_second)
 
-    async def passage(
-        self, direction: Direction, arrived: float = 0.0, wobble: float = 0.0
-    ) -> None:
+    async def passage(self, direction: Direction, arrived: float = 0.0, wobble: float = 0.0) -> None:
         """Until what `arrived` then has crossed: the link is open that way, the delay is over."""
         while True:
             if not self.conditions.is_open(direction):
@@ -171,9 +169,7 @@ class _Pipe:
             await self._state.passed(self._direction, size)
 
 
-async def carry(
-    dialer: socket.socket, target: tuple[str, int], state: LinkState, seed: str
-) -> None:
+async def carry(dialer: socket.socket, target: tuple[str, int], state: LinkState, seed: str) -> None:
     """One connection, from the dial to its end. Cancelling resets it at both ends.
 
     A side that ended well is ended well at the other; a reset, or a target that refuses, becomes a

@@ -100,9 +100,7 @@ class FaultPlan:
         return b"\xff" + Random(self.seed).randbytes(size)
 
 
-def faulty_transport(
-    faults: Sequence[FrameFault], *, seed: int = 0
-) -> Callable[[Transport], Transport]:
+def faulty_transport(faults: Sequence[FrameFault], *, seed: int = 0) -> Callable[[Transport], Transport]:
     """What `open_node` and `mesh.cli.main` take as `wrap_transport`."""
     plan = FaultPlan(faults, seed)
     return lambda transport: FaultyTransport(transport, plan)

@@ -104,18 +104,14 @@ class Candidates(_Record):
     peers: dict[str, list[str]]
 
 
-Record = (
-    RequestStarted | Answered | Chunk | StreamDone | MeshEvent | Ended | FaultInjected | Candidates
-)
+Record = RequestStarted | Answered | Chunk | StreamDone | MeshEvent | Ended | FaultInjected | Candidates
 _ADAPTER: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 
 class History:
     """Collects records from any thread; with a path, each is on disk before the next is taken."""
 
-    def __init__(
-        self, path: Path | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
         self._began = clock()

@@ -54,9 +54,7 @@ class LinkProxy:
         self._thread = threading.Thread(target=self._run, name=f"link {name}", daemon=True)
 
     @classmethod
-    def to_multiaddr(
-        cls, addr: str, *, seed: int = 0, on_fault: FaultListener | None = None
-    ) -> LinkProxy:
+    def to_multiaddr(cls, addr: str, *, seed: int = 0, on_fault: FaultListener | None = None) -> LinkProxy:
         """A link to the node that listens at `addr` (`/ip4/…/tcp/…`, with anything around it)."""
         host, port = _tcp_of(addr).groups()
         return cls((host, int(port)), seed=seed, on_fault=on_fault)
@@ -148,7 +146,11 @@ class LinkProxy:
 
     def refuse(self) -> None:
         """Refuse new connections, as a port where nobody listens; open ones stay."""
-        self._do("refuse", self._unlisten())
+
+        async def refuse() -> None:
+            self._unlisten()
+
+        self._do("refuse", refuse())
 
     def heal(self) -> None:
         """A good link again: every condition off, new connections accepted."""
@@ -185,7 +187,7 @@ class LinkProxy:
         self._stopping = asyncio.Event()
         self._state = LinkState(self.stats, self._cut_all)
         self._connections: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
         # Bound but never listening: while the link refuses, nobody else can be given its port.
         with _bound_socket(0) as reservation:
             self.port = int(reservation.getsockname()[1])
@@ -193,29 +195,35 @@ class LinkProxy:
                 self._listen()
                 self._is_ready.set()
                 await self._stopping.wait()
+                self._unlisten()
 
     def _listen(self) -> None:
         if self._listener is None:
-            listener = _bound_socket(self.port)
-            listener.listen(CONNECTIONS_MAX)
-            self._listener = self._scope.start(self._accept(listener), name="accept")
+            self._listener = _bound_socket(self.port)
+            self._listener.listen(CONNECTIONS_MAX)
+            self._loop.add_reader(self._listener, self._accept, self._listener)
 
-    async def _unlisten(self) -> None:
+    def _unlisten(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait([self._listener])
+            self._accept(self._listener)  # who was let in before stays
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
             self._listener = None
 
-    async def _accept(self, listener: socket.socket) -> None:
-        with listener:
-            while True:
-                dialer, _ = await self._loop.sock_accept(listener)
-                if len(self._connections) >= CONNECTIONS_MAX:
-                    self.stats.rejected += 1
-                    make_abrupt(dialer)
-                    dialer.close()
-                else:
-                    self._start_connection(dialer)
+    def _accept(self, listener: socket.socket) -> None:
+        """Take everyone who waits. Not a task: cancelling `sock_accept` may lose a connection."""
+        while True:
+            try:
+                dialer, _ = listener.accept()
+            except BlockingIOError:
+                return
+            if len(self._connections) >= CONNECTIONS_MAX:
+                self.stats.rejected += 1
+                make_abrupt(dialer)
+                dialer.close()
+            else:
+                dialer.setblocking(False)
+                self._start_connection(dialer)
 
     def _start_connection(self, dialer: socket.socket) -> None:
         number = self.stats.accepted

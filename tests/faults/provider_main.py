@@ -16,7 +16,8 @@ class NodeMain(Protocol):
 
     def __call__(
         self,
-        argv: Sequence[str],
+        argv: list[str],
+        /,
         *,
         wrap_transport: Callable[[Transport], Transport] | None = None,
     ) -> int | None: ...

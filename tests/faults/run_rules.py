@@ -119,9 +119,7 @@ class RunRules:
         state.live[event.attempt] = event.peer
         state.asked.append(event.peer)
 
-    def _asked_again(
-        self, event: TaskDispatched, state: _TaskState, around: Surroundings
-    ) -> Broken:
+    def _asked_again(self, event: TaskDispatched, state: _TaskState, around: Surroundings) -> Broken:
         if event.peer not in self._lost_peers and event.peer not in state.asked:
             return
         known = around.candidates.get(event.skill, frozenset())
@@ -190,9 +188,7 @@ class RunRules:
             yield Rule.ONE_RESULT, f"the result of task {part.task} is used twice"
         if isinstance(state.result, TaskWasCompleted) != (part.status == "completed"):
             yield Rule.ONE_RESULT, f"the part of task {part.task} is not what became of it"
-        elif (
-            isinstance(state.result, TaskWasCompleted) and part.peer != state.result.provenance.peer
-        ):
+        elif isinstance(state.result, TaskWasCompleted) and part.peer != state.result.provenance.peer:
             yield Rule.CURRENT_ATTEMPT, f"the part of task {part.task} is from another peer"
 
     def _is_ended(self, task: str) -> bool:

@@ -107,9 +107,5 @@ def _is_of_answer(record: Record) -> TypeGuard[Chunk]:
 
 def _refusal(records: Sequence[Record]) -> Iterator[tuple[Rule, str]]:
     for record in records:
-        if (
-            isinstance(record, Answered)
-            and record.status in (429, 503)
-            and not record.retry_after_seconds
-        ):
+        if isinstance(record, Answered) and record.status in (429, 503) and not record.retry_after_seconds:
             yield Rule.RETRY_AFTER, f"status {record.status} does not say when to try again"
