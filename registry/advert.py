@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -131,15 +131,11 @@ def digest_of(envelope: bytes) -> bytes:
 def seal(record: Advert | Beacon, sign: Sign) -> bytes:
     """The signed envelope; ValueError when it is larger than its kind may be."""
     is_advert = isinstance(record, Advert)
-    domain, limit = (
-        (_ADVERT_DOMAIN, ADVERT_BYTES_MAX) if is_advert else (_BEACON_DOMAIN, BEACON_BYTES_MAX)
-    )
+    domain, limit = (_ADVERT_DOMAIN, ADVERT_BYTES_MAX) if is_advert else (_BEACON_DOMAIN, BEACON_BYTES_MAX)
     payload = cbor(record.model_dump())
     envelope = cbor({"p": payload, "s": sign(domain + payload)})
     if len(envelope) > limit:
-        raise ValueError(
-            f"this node's {record.kind} has {len(envelope)} bytes; {limit} is the most"
-        )
+        raise ValueError(f"this node's {record.kind} has {len(envelope)} bytes; {limit} is the most")
     return envelope
 
 
@@ -157,23 +153,23 @@ def open_beacon(envelope: bytes, expected: PeerId | None = None) -> Beacon:
     return _open(envelope, Beacon, _BEACON_DOMAIN, BEACON_BYTES_MAX, expected)
 
 
+def _map(value: object) -> dict[object, object]:
+    return cast("dict[object, object]", value) if isinstance(value, dict) else {}
+
+
 _R = TypeVar("_R", Advert, Beacon)
 
 
-def _open(
-    envelope: bytes, kind: type[_R], domain: bytes, limit: int, expected: PeerId | None
-) -> _R:
+def _open(envelope: bytes, kind: type[_R], domain: bytes, limit: int, expected: PeerId | None) -> _R:
     name = kind.__name__.lower()
     if len(envelope) > limit:
         raise ProtocolViolation(f"a {name} of {len(envelope)} bytes; {limit} is the most")
     outer = uncbor(envelope)
-    payload, signature = (
-        (outer.get("p"), outer.get("s")) if isinstance(outer, dict) else (None,) * 2
-    )
+    payload, signature = (outer.get("p"), outer.get("s")) if isinstance(outer, dict) else (None,) * 2
     if not isinstance(payload, bytes) or not isinstance(signature, bytes):
         raise ProtocolViolation(f"a {name} without payload and signature")
-    claimed = uncbor(payload)
-    peer = claimed.get("peer") if isinstance(claimed, dict) else None
+    claimed = _map(uncbor(payload))
+    peer = claimed.get("peer")
     if not isinstance(peer, str) or (expected is not None and peer != expected):
         raise ProtocolViolation(f"a {name} that does not speak for the peer that sent it")
     try:

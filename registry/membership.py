@@ -66,9 +66,7 @@ class Membership:
 
     def alive(self) -> list[PeerRecord]:
         """Peers that may be given new tasks, in order of peer id."""
-        found = [
-            r for r in self._records.values() if r.liveness == "alive" and r.advert is not None
-        ]
+        found = [r for r in self._records.values() if r.liveness == "alive" and r.advert is not None]
         return sorted(found, key=lambda record: record.peer)
 
     def heard(self, peer: PeerId, now: float) -> Change | None:

@@ -51,9 +51,7 @@ class Mesh:
             return OPEN_MESH
         return base64.b32encode(self.secret).decode("ascii").rstrip("=").lower()
 
-    def prove(
-        self, side: Side, opener: PeerId, accepter: PeerId, nonces: tuple[bytes, bytes]
-    ) -> bytes:
+    def prove(self, side: Side, opener: PeerId, accepter: PeerId, nonces: tuple[bytes, bytes]) -> bytes:
         """What `side` sends to show that it knows the secret. `nonces` are opener's and accepter's."""
         key = b"monai/mesh-key/1\0" + (self.secret or b"")
         words = [side.encode(), opener.encode(), accepter.encode(), *nonces]

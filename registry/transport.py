@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 from weakref import WeakSet
@@ -236,6 +236,10 @@ class MemoryTransport:
             other._tell(self._peer_id, False)
         self._tell(peer, False)
 
+    async def disconnect_all(self) -> None:
+        for peer in list(self._streams):
+            await self.disconnect(peer)
+
     def _up(self, other: MemoryTransport) -> None:
         if other.peer_id in self._streams:
             return
@@ -258,7 +262,7 @@ async def serve_stream(handler: Handler, stream: Stream) -> None:
     """
     try:
         await handler(stream)
-    except (MonaiError, EOFError) as error:
+    except (MonaiError, EOFError, TimeoutError) as error:
         _log.debug("stream of %s ended: %s", short(stream.peer), error)
         stream.reset()
     except Exception:
@@ -274,7 +278,7 @@ async def serve_stream(handler: Handler, stream: Stream) -> None:
 @asynccontextmanager
 async def open_memory_transport(
     peer_id: PeerId, network: MemoryNetwork | None = None
-) -> AsyncIterator[MemoryTransport]:
+) -> AsyncGenerator[MemoryTransport]:
     """A memory transport on `network` (its own, when None); leaving resets streams, ends handlers."""
     network = network or MemoryNetwork()
     async with task_scope() as scope:
@@ -284,5 +288,4 @@ async def open_memory_transport(
             yield transport
         finally:
             network.detach(transport)
-            for peer in list(transport._streams):
-                await transport.disconnect(peer)
+            await transport.disconnect_all()

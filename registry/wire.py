@@ -51,9 +51,7 @@ DELTA_SECONDS = 0.04  # deltas of one stream are batched for this long
 RUN_SECONDS_DEFAULT = 120.0
 RUN_SECONDS_MAX = 3600.0
 PROBE_PERIOD_SECONDS = 0.5
-SUSPECT_AFTER_SECONDS = (
-    2.0  # two missed one-second periods (facts: a frozen peer stays "connected")
-)
+SUSPECT_AFTER_SECONDS = 2.0  # two missed one-second periods (facts: a frozen peer stays "connected")
 GONE_AFTER_SECONDS = 10.0  # only then is a connection given up: a busy machine must not look dead
 BEACON_TTL_SECONDS = 90.0
 
