@@ -164,8 +164,8 @@ def _open(envelope: bytes, kind: type[_R], domain: bytes, limit: int, expected: 
     name = kind.__name__.lower()
     if len(envelope) > limit:
         raise ProtocolViolation(f"a {name} of {len(envelope)} bytes; {limit} is the most")
-    outer = uncbor(envelope)
-    payload, signature = (outer.get("p"), outer.get("s")) if isinstance(outer, dict) else (None,) * 2
+    outer = _map(uncbor(envelope))
+    payload, signature = outer.get("p"), outer.get("s")
     if not isinstance(payload, bytes) or not isinstance(signature, bytes):
         raise ProtocolViolation(f"a {name} without payload and signature")
     claimed = _map(uncbor(payload))
