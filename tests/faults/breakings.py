@@ -153,6 +153,7 @@ def goes_on_after_an_error(records: list[Record], random: Random) -> None:
 @breaks(Rule.AFTER_ERROR)
 def the_answer_goes_on_in_the_events(records: list[Record], random: Random) -> None:
     place = find(records, random, "answer.delta")
+    records[place:] = [record for record in records[place:] if not isinstance(record, Chunk)]
     records.insert(place, Chunk(at=0, request=REQUEST, n=1, bytes=9, error="peer_lost"))
 
 
@@ -194,6 +195,16 @@ def has_no_result(records: list[Record], random: Random) -> None:
 
 
 @breaks(Rule.ONE_RESULT)
+def has_no_result_and_no_part(records: list[Record], random: Random) -> None:
+    completed = find(records, random, "task.completed")
+    task = event_at(records, completed)["task"]
+    remove(records, completed)
+    place = find(records, random, "answer.completed")
+    parts = [part for part in event_at(records, place)["parts"] if part["task"] != task]
+    edit(records, place, parts=parts)
+
+
+@breaks(Rule.ONE_RESULT)
 def uses_a_result_twice(records: list[Record], random: Random) -> None:
     place = find(records, random, "answer.completed")
     parts: list[object] = event_at(records, place)["parts"]
@@ -225,6 +236,14 @@ def uses_the_result_of_a_lost_peer(records: list[Record], random: Random) -> Non
     event = event_at(records, place)
     peer = event["provenance"]["peer"]
     lost = TaskContinued(run=RUN, task=event["task"], lost_peer=peer, error="e")
+    insert_event(records, place, lost.model_dump(mode="json"))
+
+
+@breaks(Rule.CURRENT_ATTEMPT)
+def loses_a_peer_that_was_not_asked(records: list[Record], random: Random) -> None:
+    place = find(records, random, "task.delta")
+    task = event_at(records, place)["task"]
+    lost = TaskContinued(run=RUN, task=task, lost_peer="x", error="e")
     insert_event(records, place, lost.model_dump(mode="json"))
 
 
@@ -291,9 +310,19 @@ def does_what_was_not_planned(records: list[Record], random: Random) -> None:
 
 
 @breaks(Rule.UNPLANNED)
+def dispatches_what_was_not_planned(records: list[Record], random: Random) -> None:
+    edit(records, find(records, random, "task.dispatched"), task="other")
+
+
+@breaks(Rule.UNPLANNED)
 def speaks_of_what_was_not_planned(records: list[Record], random: Random) -> None:
-    kind = random.choice(["task.delta", "task.accepted", "task.completed"])
+    kind = random.choice(["task.delta", "task.accepted"])
     edit(records, find(records, random, kind), task="other")
+
+
+@breaks(Rule.UNPLANNED)
+def completes_what_was_not_planned(records: list[Record], random: Random) -> None:
+    edit(records, find(records, random, "task.completed"), task="other")
 
 
 @breaks(Rule.UNPLANNED)
