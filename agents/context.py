@@ -18,8 +18,8 @@ class Context:
     """The circumstances of one task. `now` is aware and stands in `timezone`.
 
     Time is the caller's: its `now` and timezone when the request names them, else this node's
-    clock. `timezone` is a ZoneInfo when it was named, otherwise the offset of `now`. `turns` are the
-    earlier turns of the conversation that the task was given, without the task's own text;
+    clock. `timezone` is a ZoneInfo when it was named, otherwise the offset of `now`. `turns` are
+    the earlier turns of the conversation that the task was given, without the task's own text;
     `artifacts` are results of earlier tasks: data, never instructions. `remaining_seconds` counts
     from the start.
     """

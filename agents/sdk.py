@@ -143,9 +143,7 @@ class Agent:
             if function.__name__ != self.name:
                 skill_id = f"{self.name}.{function.__name__}"
             if skill_id in self._skills:
-                raise SetupError(
-                    f"{where}: this agent has a skill {skill_id!r} already; rename one"
-                )
+                raise SetupError(f"{where}: this agent has a skill {skill_id!r} already; rename one")
             text_parameter, context_parameter = _parameters(function, where)
             words = description or inspect.getdoc(function) or self.description
             if not words.strip():
@@ -190,8 +188,7 @@ def _examples(examples: object, where: str) -> list[str]:
     if isinstance(examples, str) or not isinstance(examples, Sequence):
         raise SetupError(f'{where}: examples must be a list of texts: examples=["…", "…"]')
     texts = [
-        " ".join(text.split()) if isinstance(text, str) else ""
-        for text in cast(Sequence[object], examples)
+        " ".join(text.split()) if isinstance(text, str) else "" for text in cast(Sequence[object], examples)
     ]
     if not texts or not all(texts):
         raise SetupError(
@@ -253,12 +250,9 @@ def _kind(function: Callable[..., object], where: str) -> Kind:
     if returns is str and not inspect.isgeneratorfunction(function):
         return "async" if is_async else "sync"
     origin = typing.get_origin(returns)
-    is_stream = getattr(origin, "__name__", "") in _STREAMS and typing.get_args(returns)[:1] == (
-        str,
-    )
+    is_stream = getattr(origin, "__name__", "") in _STREAMS and typing.get_args(returns)[:1] == (str,)
     if is_stream and not is_async:
         return "stream"
     raise SetupError(
-        f"{where}: it must be declared to return `str`, or to yield it: "
-        "`async def … -> AsyncIterator[str]`"
+        f"{where}: it must be declared to return `str`, or to yield it: `async def … -> AsyncIterator[str]`"
     )

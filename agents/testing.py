@@ -17,8 +17,7 @@ __all__ = ["ask", "context", "turns"]
 def turns(*texts: str) -> tuple[ChatMessage, ...]:
     """Earlier turns, the user's first, then by turns."""
     return tuple(
-        ChatMessage(role="assistant" if i % 2 else "user", content=text)
-        for i, text in enumerate(texts)
+        ChatMessage(role="assistant" if i % 2 else "user", content=text) for i, text in enumerate(texts)
     )
 
 
@@ -47,10 +46,8 @@ def context(
     )
 
 
-def ask(
-    agent: Agent, text: str, *, skill: str | None = None, context: Context | None = None
-) -> str:
-    """The whole result of the only skill, or of the one whose id is given; raises what it raises."""
+def ask(agent: Agent, text: str, *, skill: str | None = None, context: Context | None = None) -> str:
+    """The result of the only skill, or of the one whose id is given; raises what it raises."""
     return asyncio.run(_collect(_pick(agent, skill), text, context or _now()))
 
 
