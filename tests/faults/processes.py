@@ -118,8 +118,8 @@ class NodeProcess:
         self.stop()
 
     def start(self) -> Self:
-        """Start the command; also again, after it ended. The environment's user directories lie in
-        `state_dir`, so nothing of the person who runs the tests is read or written."""
+        """Start the command; also again, after it ended. MONAI_STATE_DIR and the environment's user
+        directories are `state_dir`."""
         if self._process is not None and self._process.poll() is None:
             raise RuntimeError(f"{self.name} runs already")
         self.state_dir.mkdir(parents=True, exist_ok=True)
@@ -245,10 +245,12 @@ class NodeProcess:
         return self._process
 
     def _environment(self) -> dict[str, str]:
-        state = str(self.state_dir)
-        kinds = ("CONFIG", "DATA", "STATE", "CACHE", "RUNTIME")
-        env = os.environ | {"HOME": state}
-        env |= {f"XDG_{kind}_{'DIR' if kind == 'RUNTIME' else 'HOME'}": state for kind in kinds}
+        # Nothing of the person who runs the tests, and nothing of the mesh that they may run.
+        env = {key: value for key, value in os.environ.items() if not key.startswith("MONAI_")}
+        kinds = ("CONFIG_HOME", "DATA_HOME", "STATE_HOME", "CACHE_HOME", "RUNTIME_DIR")
+        env |= dict.fromkeys(
+            ("HOME", "MONAI_STATE_DIR", *(f"XDG_{kind}" for kind in kinds)), str(self.state_dir)
+        )
         if "faults.provider_main" in self.command:
             env["PYTHONPATH"] = str(TESTS_DIR)
         return env | self._env

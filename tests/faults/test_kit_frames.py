@@ -255,6 +255,12 @@ sys.exit(run(sys.argv[1:], main))
 """
 
 
+def test_the_real_command_line_runs_under_faults(tmp_path: Path) -> None:
+    with NodeProcess(faulty_node_command(["kill:delta:1"], "--version"), tmp_path) as node:
+        assert "monai-node" in node.wait_line("monai-node", 20)
+        assert node.wait_exit(20) == 0
+
+
 def test_a_process_kills_or_freezes_itself_right_before_the_frame(tmp_path: Path) -> None:
     tests = str(Path(__file__).resolve().parent.parent)
 

@@ -163,6 +163,15 @@ def test_only_processes_of_the_node_are_signalled(tmp_path: Path) -> None:
         assert node.returncode is None
 
 
+def test_a_node_sees_nothing_of_the_mesh_of_the_person_who_runs_the_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONAI_JOIN", "theirs")
+    program = "import os; print('ready', *sorted(k for k in os.environ if k.startswith('MONAI')))"
+    with NodeProcess(python(program), tmp_path, env={"MONAI_URL": "ours"}) as node:
+        assert node.wait_ready(5).line == "ready MONAI_STATE_DIR MONAI_URL"
+
+
 def test_a_killed_node_starts_again_on_its_state_and_tells_its_faults(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, time\n"
