@@ -1,0 +1,97 @@
+"""Who is asked next when an attempt failed. Pure; one `Fallback` per task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from monai_node.registry.errors import (
+    Abstained,
+    MonaiError,
+    PeerBusy,
+    PeerLost,
+    PeerRefused,
+    PeerUnreachable,
+)
+from monai_node.registry.ids import PeerId
+from monai_node.router.rank import Candidate
+
+ATTEMPTS_MAX = 4
+
+# Nothing was done yet when these were said.
+_UNDONE = (PeerBusy, PeerRefused, Abstained)
+# The same peer may do better a moment later. A failed engine is not asked the same again: a request
+# that crashes a model must not crash it until it is quarantined.
+_PASSING = (PeerBusy, PeerLost, PeerUnreachable)
+
+
+class Fallback:
+    """Walks the candidates of one task, best first, at most ATTEMPTS_MAX times.
+
+    A peer that failed is passed over while others are left; one that abstained from one skill may
+    still be asked for another. Once text was shown only a candidate that can continue it is asked.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._untried = list(candidates)
+        self._failed_peers: set[PeerId] = set()
+        self._author: Candidate | None = None
+        self._attempts = 0
+
+    @property
+    def attempts(self) -> int:
+        return self._attempts
+
+    def showed_text(self, candidate: Candidate) -> None:
+        """From here on the result is this candidate's: what follows must fit it."""
+        self._author = self._author or candidate
+
+    def first(self, is_alive: Callable[[PeerId], bool]) -> Candidate | None:
+        return self._take(self._untried, is_alive)
+
+    def after(
+        self,
+        candidate: Candidate,
+        error: MonaiError,
+        *,
+        was_sent: bool,
+        is_alive: Callable[[PeerId], bool],
+    ) -> Candidate | None:
+        """Who is asked after this failure; None when nobody may be. `was_sent` says whether the
+        request may have reached the peer."""
+        if not error.is_retryable or self._attempts >= ATTEMPTS_MAX:
+            return None
+        if was_sent and not candidate.is_idempotent and not isinstance(error, _UNDONE):
+            return None
+        if not isinstance(error, Abstained):
+            self._failed_peers.add(candidate.peer)
+        left = [other for other in self._untried if self._can_continue(other)]
+        chosen = self._take(left, is_alive)
+        if chosen is None and isinstance(error, _PASSING):
+            self._attempts += 1
+            return candidate
+        return chosen
+
+    def _take(self, left: Sequence[Candidate], is_alive: Callable[[PeerId], bool]) -> Candidate | None:
+        fresh = [candidate for candidate in left if candidate.peer not in self._failed_peers]
+        alive = [candidate for candidate in fresh if is_alive(candidate.peer)]
+        for choice in (alive, fresh, left):
+            if choice:
+                chosen = self._best(choice)
+                self._untried.remove(chosen)
+                self._attempts += 1
+                return chosen
+        return None
+
+    def _best(self, choice: Sequence[Candidate]) -> Candidate:
+        """The first; of those that can continue a text, the first with the very model that began it."""
+        author = self._author
+        if author is None:
+            return choice[0]
+        same = [candidate for candidate in choice if candidate.model == author.model]
+        return (same or choice)[0]
+
+    def _can_continue(self, candidate: Candidate) -> bool:
+        author = self._author
+        if author is None or candidate.skill == author.skill:
+            return True
+        return bool(author.model) and candidate.model == author.model

@@ -1,0 +1,99 @@
+"""What this node has seen of its peers: failures, cooling down, seconds. Pure: time is passed in.
+
+Kept per peer and skill, because a node whose model crashes may calculate perfectly well. A lost peer,
+or `FAILURES_BEFORE_EJECTION` failures in a row, ejects: ranked last for a while that grows with every
+ejection until something succeeds. After that while one attempt is let through; its failure ejects
+again. Outlier ejection as in Envoy (base time 30 s, times the number of ejections, at most 300 s).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from monai_node.registry.errors import Abstained, MonaiError, PeerError, PeerLost, PeerUnreachable
+from monai_node.registry.ids import PeerId
+
+FAILURES_BEFORE_EJECTION = 2
+EJECTION_SECONDS = 30.0
+EJECTION_SECONDS_MAX = 300.0
+# Weight of the newest duration: about the last five tasks count.
+_EWMA_WEIGHT = 0.3
+# Peers times skills; the ones unused for longest are forgotten.
+STANDINGS_MAX = 8192
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One peer's record at one skill. `seconds` is None until something was measured."""
+
+    failures: int = 0  # in a row
+    ejections: int = 0  # since the last success
+    ejected_until: float = 0.0
+    seconds: float | None = None
+
+
+_UNKNOWN = Standing()
+
+
+class Health:
+    """Outcomes of attempts, as this node saw them."""
+
+    def __init__(self) -> None:
+        self._standings: OrderedDict[tuple[PeerId, str], Standing] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._standings)
+
+    def standing(self, peer: PeerId, skill: str) -> Standing:
+        return self._standings.get((peer, skill), _UNKNOWN)
+
+    def succeeded(self, peer: PeerId, skill: str, seconds: float) -> None:
+        """Clears failures and ejection."""
+        self._keep(peer, skill, Standing(seconds=self._averaged(peer, skill, seconds)))
+
+    def took(self, peer: PeerId, skill: str, seconds: float) -> None:
+        """The caller's time was over after `seconds` of work: no failure, but it was at least so slow."""
+        before = self.standing(peer, skill)
+        if before.seconds is None or seconds > before.seconds:
+            average = self._averaged(peer, skill, seconds)
+            self._keep(
+                peer, skill, Standing(before.failures, before.ejections, before.ejected_until, average)
+            )
+
+    def failed(self, peer: PeerId, skill: str, error: MonaiError, now: float) -> None:
+        """Count an attempt that failed. Abstaining is an answer, and errors of the caller or of this
+        node say nothing of the peer: they are not counted."""
+        if not isinstance(error, PeerError) or isinstance(error, Abstained):
+            return
+        before = self.standing(peer, skill)
+        failures, ejections, until = before.failures + 1, before.ejections, before.ejected_until
+        if failures >= FAILURES_BEFORE_EJECTION or isinstance(error, PeerLost | PeerUnreachable):
+            ejections += 1
+            until = now + min(EJECTION_SECONDS * ejections, EJECTION_SECONDS_MAX)
+        self._keep(peer, skill, Standing(failures, ejections, until, before.seconds))
+
+    def cooling_seconds(self, peer: PeerId, skill: str, now: float) -> float:
+        """How long it stays ejected; 0 when it is not."""
+        return max(0.0, self.standing(peer, skill).ejected_until - now)
+
+    def ejected(self, items: Iterable[_T], key: Callable[[_T], tuple[PeerId, str]], now: float) -> list[_T]:
+        """Those of `items` that are cooling down; none when all of them are, because asking a peer
+        that failed beats asking nobody."""
+        listed = list(items)
+        cooling = [item for item in listed if self.cooling_seconds(*key(item), now) > 0]
+        return [] if len(cooling) == len(listed) else cooling
+
+    def _averaged(self, peer: PeerId, skill: str, seconds: float) -> float:
+        before = self.standing(peer, skill).seconds
+        return seconds if before is None else before + _EWMA_WEIGHT * (seconds - before)
+
+    def _keep(self, peer: PeerId, skill: str, standing: Standing) -> None:
+        self._standings[peer, skill] = standing
+        self._standings.move_to_end((peer, skill))
+        while len(self._standings) > STANDINGS_MAX:
+            self._standings.popitem(last=False)

@@ -1,0 +1,215 @@
+"""One attempt on the wire: a task stream to one peer, watched and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from monai_node.registry.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    MonaiError,
+    PeerError,
+    PeerLost,
+    PeerUnreachable,
+    ProtocolViolation,
+    RequestTooLarge,
+    TaskFailed,
+    from_wire,
+)
+from monai_node.registry.ids import PeerId, short
+from monai_node.registry.transport import Stream, Transport
+from monai_node.registry.wire import (
+    ACCEPT_SECONDS,
+    DIAL_SECONDS,
+    SEND_SECONDS,
+    TASK_PROTOCOL,
+    TEXT_CHARS_MAX,
+    TaskAccepted,
+    TaskCompleted,
+    TaskDelta,
+    TaskEvent,
+    TaskRequest,
+    decode,
+    encode,
+)
+from monai_node.registry.wire import (
+    TaskFailed as FailedFrame,
+)
+
+Clock = Callable[[], float]
+_T = TypeVar("_T")
+
+# A peer that says the deadline is over while we have more time than this left has misread it.
+_DEADLINE_SLACK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that one peer is given for one step. Whether it is alive is asked all the while, so a
+    peer that froze costs its liveness timeout and not these."""
+
+    open_seconds: float = DIAL_SECONDS
+    send_seconds: float = SEND_SECONDS
+    accept_seconds: float = ACCEPT_SECONDS
+    # Between frames, once for the task itself and once for each one queued before it: reading a long
+    # prompt takes that long on a small machine.
+    idle_seconds: float = 30.0
+    poll_seconds: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What an attempt is measured against. `heard` is told of every frame that arrives."""
+
+    clock: Clock
+    is_alive: Callable[[PeerId], bool]
+    heard: Callable[[PeerId], None]
+    patience: Patience
+
+
+class TaskStream:
+    """One task stream to one peer. `was_sent` says whether the peer may have seen the request."""
+
+    def __init__(self, transport: Transport, peer: PeerId, watch: Watch, deadline: float) -> None:
+        self._transport = transport
+        self._peer = peer
+        self._watch = watch
+        self._patience = watch.patience
+        self._deadline = deadline
+        self.was_sent = False
+
+    async def events(self, request: TaskRequest) -> AsyncGenerator[TaskAccepted | TaskDelta | TaskCompleted]:
+        """`TaskAccepted`, deltas, `TaskCompleted`; or a MonaiError. The stream is closed after
+        `TaskCompleted` and reset on every other way out, closing this generator included."""
+        frame = _encoded(request)
+        stream = await self._open()
+        is_complete = False
+        try:
+            accepted = await self._ask(stream, request, frame)
+            yield accepted
+            idle_seconds = self._patience.idle_seconds * (1 + accepted.position)
+            chars = len(request.prefix)
+            while not is_complete:
+                event = await self._answer(stream, request, idle_seconds)
+                if isinstance(event, TaskDelta):
+                    chars += len(event.text)
+                    if chars > TEXT_CHARS_MAX:
+                        raise self._violation(f"more than {TEXT_CHARS_MAX} characters of text")
+                else:
+                    await self._close(stream)
+                    is_complete = True
+                yield event
+        finally:
+            if not is_complete:
+                stream.reset()
+
+    async def _open(self) -> Stream:
+        seconds = self._patience.open_seconds
+        return await self._within(
+            lambda: self._transport.open(self._peer, TASK_PROTOCOL, seconds),
+            seconds,
+            PeerUnreachable(f"{self._name} could not be reached within {seconds:g} s"),
+        )
+
+    async def _ask(self, stream: Stream, request: TaskRequest, frame: bytes) -> TaskAccepted:
+        """Send the request; PeerUnreachable when no `accepted` comes in time."""
+        silent = PeerUnreachable(f"{self._name} did not accept the task in time")
+        try:
+            self.was_sent = True
+            await self._within(lambda: stream.send(frame), self._patience.send_seconds, silent)
+            event = await self._frame(stream, request, self._patience.accept_seconds, silent)
+        except (EOFError, PeerLost) as error:
+            raise PeerUnreachable(f"{self._name} cut the stream before it accepted the task") from error
+        if not isinstance(event, TaskAccepted):
+            raise self._violation(f"{event.t!r} before 'accepted'")
+        return event
+
+    async def _answer(
+        self, stream: Stream, request: TaskRequest, seconds: float
+    ) -> TaskDelta | TaskCompleted:
+        """The next frame of an accepted task; PeerLost when none comes."""
+        silent = PeerLost(f"{self._name} sent nothing for {seconds:g} s")
+        try:
+            event = await self._frame(stream, request, seconds, silent)
+        except EOFError as error:
+            raise PeerLost(f"{self._name} ended the stream in the middle of the task") from error
+        if isinstance(event, TaskAccepted):
+            raise self._violation("a second 'accepted'")
+        return event
+
+    async def _frame(
+        self, stream: Stream, request: TaskRequest, seconds: float, silent: PeerError
+    ) -> TaskAccepted | TaskDelta | TaskCompleted:
+        frame = await self._within(stream.receive, seconds, silent)
+        self._watch.heard(self._peer)
+        event: TaskEvent = decode(frame, TaskAccepted, TaskDelta, TaskCompleted, FailedFrame)
+        if event.attempt != request.attempt:
+            raise self._violation("a frame of another attempt")
+        if isinstance(event, FailedFrame):
+            raise self._failure(event)
+        return event
+
+    def _failure(self, event: FailedFrame) -> MonaiError:
+        error = from_wire(event.code, event.message)
+        left = self._deadline - self._watch.clock()
+        if isinstance(error, DeadlineExceeded) and left > _DEADLINE_SLACK_SECONDS:
+            return TaskFailed(f"{self._name} gave up {left:.0f} s before the deadline")
+        return error
+
+    async def _close(self, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(self._patience.send_seconds):
+                await stream.close()
+        except TimeoutError:
+            stream.reset()
+
+    async def _within(self, work: Callable[[], Awaitable[_T]], seconds: float, late: PeerError) -> _T:
+        """The result of `work`; `late` after `seconds`, one of its kind once the peer is not alive,
+        DeadlineExceeded when the deadline comes first."""
+        left = self._deadline - self._watch.clock()
+        if left <= 0:
+            raise deadline_exceeded()
+        loop = asyncio.get_running_loop()
+        is_gone = False
+
+        def poll() -> None:
+            nonlocal is_gone, timer
+            if self._watch.is_alive(self._peer):
+                timer = loop.call_later(self._patience.poll_seconds, poll)
+            elif not scope.expired():
+                is_gone = True
+                scope.reschedule(loop.time())
+
+        timer = loop.call_later(self._patience.poll_seconds, poll)
+        try:
+            async with asyncio.timeout(min(left, seconds)) as scope:
+                return await work()
+        except TimeoutError:
+            if is_gone:
+                raise type(late)(f"{self._name} stopped answering") from None
+            raise (deadline_exceeded() if left <= seconds else late) from None
+        finally:
+            timer.cancel()
+
+    @property
+    def _name(self) -> str:
+        return f"peer {short(self._peer)}"
+
+    def _violation(self, what: str) -> ProtocolViolation:
+        return ProtocolViolation(f"{self._name} sent {what}")
+
+
+def deadline_exceeded() -> DeadlineExceeded:
+    return DeadlineExceeded("the time given to the request is over")
+
+
+def _encoded(request: TaskRequest) -> bytes:
+    try:
+        return encode(request)
+    except ProtocolViolation as error:
+        raise RequestTooLarge("the request is larger than a task stream carries") from error
+    except ValueError as error:
+        raise InvalidRequest("the request holds text that cannot be sent") from error

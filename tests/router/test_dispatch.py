@@ -1,0 +1,539 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from monai_node.registry.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    InvalidRequest,
+    NoProvider,
+    PeerBusy,
+    PeerLost,
+    PeerUnreachable,
+    ProtocolViolation,
+    TaskFailed,
+)
+from monai_node.registry.ids import PeerId
+from monai_node.registry.transport import MemoryNetwork, MemoryTransport, Stream, open_memory_transport
+from monai_node.registry.wire import (
+    TASK_PROTOCOL,
+    TEXT_CHARS_MAX,
+    ChatMessage,
+    Message,
+    TaskAccepted,
+    TaskCompleted,
+    TaskDelta,
+    TaskInput,
+    TaskRequest,
+    decode,
+    encode,
+)
+from monai_node.registry.wire import (
+    TaskFailed as FailedFrame,
+)
+from monai_node.router.dispatch import (
+    Accepted,
+    Dispatched,
+    Dispatcher,
+    DispatchEvent,
+    Done,
+    Lost,
+    Text,
+)
+from monai_node.router.health import Health
+from monai_node.router.rank import Candidate
+from monai_node.router.task_stream import Patience
+
+Serve = Callable[[TaskRequest, Stream], Awaitable[None]]
+
+ME = PeerId("me")
+QUICK = Patience(open_seconds=0.2, send_seconds=0.2, accept_seconds=0.1, idle_seconds=0.2, poll_seconds=0.02)
+
+
+def candidate(
+    peer: str, skill: str = "chat", model: str = "tiny", *, is_idempotent: bool = True
+) -> Candidate:
+    return Candidate(
+        PeerId(peer), peer, skill, model, is_general=True, score=1.0, reasons=(), is_idempotent=is_idempotent
+    )
+
+
+def request(text: str = "hello") -> TaskRequest:
+    return TaskRequest(
+        run="run-1", task="t1", attempt="-", skill="-", input=TaskInput(text=text), remaining_ms=1
+    )
+
+
+@dataclass
+class Provider:
+    """Answers task streams with a script, and keeps what it was asked and whether streams were cut."""
+
+    serve: Serve
+    asked: list[TaskRequest] = field(default_factory=list[TaskRequest])
+    is_cut: bool = False
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    async def handle(self, stream: Stream) -> None:
+        asked = decode(await stream.receive(), TaskRequest)
+        self.asked.append(asked)
+        self.idle.clear()
+        try:
+            await self.serve(asked, stream)
+            await stream.receive()
+        except EOFError:
+            pass
+        except PeerLost:
+            self.is_cut = True
+        finally:
+            self.idle.set()
+
+
+Frame = Callable[[str], Message]
+
+
+def accepted(attempt: str) -> Message:
+    return TaskAccepted(attempt=attempt)
+
+
+def completed(attempt: str) -> Message:
+    return TaskCompleted(attempt=attempt)
+
+
+def failed(attempt: str) -> Message:
+    return FailedFrame(attempt=attempt, code="task_failed", message="no")
+
+
+def delta(text: str) -> Frame:
+    return lambda attempt: TaskDelta(attempt=attempt, text=text)
+
+
+def stale(frame: Frame) -> Frame:
+    return lambda _: frame("another")
+
+
+def not_an_answer(attempt: str) -> Message:
+    return request()
+
+
+def says(*texts: str, ends: bool = True) -> Serve:
+    """Accepts, sends the texts and completes, or ends the stream without a word."""
+
+    async def serve(asked: TaskRequest, stream: Stream) -> None:
+        await stream.send(encode(TaskAccepted(attempt=asked.attempt)))
+        for text in texts:
+            await stream.send(encode(TaskDelta(attempt=asked.attempt, text=text)))
+        if ends:
+            await stream.send(encode(TaskCompleted(attempt=asked.attempt, model="tiny")))
+        else:
+            await stream.close()
+
+    return serve
+
+
+def refuses(code: str, *, accepts: bool = False) -> Serve:
+    async def serve(asked: TaskRequest, stream: Stream) -> None:
+        if accepts:
+            await stream.send(encode(TaskAccepted(attempt=asked.attempt)))
+        await stream.send(encode(FailedFrame(attempt=asked.attempt, code=code, message="no")))
+
+    return serve
+
+
+def sends(*frames: Frame) -> Serve:
+    async def serve(asked: TaskRequest, stream: Stream) -> None:
+        for frame in frames:
+            await stream.send(encode(frame(asked.attempt)))
+
+    return serve
+
+
+async def freezes(asked: TaskRequest, stream: Stream) -> None:
+    """Reads the request and never says a word."""
+
+
+@asynccontextmanager
+async def open_peers(providers: dict[str, Provider]) -> AsyncGenerator[MemoryTransport]:
+    network = MemoryNetwork()
+    async with AsyncExitStack() as stack:
+        for name, provider in providers.items():
+            transport = await stack.enter_async_context(open_memory_transport(PeerId(name), network))
+            transport.handle(TASK_PROTOCOL, provider.handle)
+        yield await stack.enter_async_context(open_memory_transport(ME, network))
+
+
+@dataclass
+class Outcome:
+    events: list[DispatchEvent] = field(default_factory=list[DispatchEvent])
+    error: BaseException | None = None
+    health: Health = field(default_factory=Health)
+    heard: list[PeerId] = field(default_factory=list[PeerId])
+    seconds: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, Text))
+
+    @property
+    def asked(self) -> list[str]:
+        return [event.candidate.peer for event in self.events if isinstance(event, Dispatched)]
+
+    @property
+    def done(self) -> Done:
+        last = self.events[-1]
+        assert isinstance(last, Done), self.error
+        return last
+
+    @property
+    def lost(self) -> list[Lost]:
+        return [event for event in self.events if isinstance(event, Lost)]
+
+
+def dispatch(
+    providers: dict[str, Provider],
+    candidates: Sequence[Candidate],
+    *,
+    seconds: float = 5.0,
+    asked: TaskRequest | None = None,
+    is_alive: Callable[[PeerId], bool] = lambda _: True,
+    patience: Patience = QUICK,
+) -> Outcome:
+    outcome = Outcome()
+
+    async def run() -> None:
+        async with open_peers(providers) as transport:
+            dispatcher = Dispatcher(
+                transport, time.monotonic, outcome.health, outcome.heard.append, is_alive, patience
+            )
+            started = time.monotonic()
+            try:
+                async with aclosing(
+                    dispatcher.send(asked or request(), candidates, started + seconds)
+                ) as events:
+                    async for event in events:
+                        outcome.events.append(event)
+            except Exception as error:
+                outcome.error = error
+            outcome.seconds = time.monotonic() - started
+            async with asyncio.timeout(2):  # every stream was ended, one way or the other
+                for provider in providers.values():
+                    await provider.idle.wait()
+
+    asyncio.run(run())
+    return outcome
+
+
+def test_a_task_is_accepted_answered_and_done() -> None:
+    peer = Provider(says("Hel", "lo"))
+    outcome = dispatch({"a": peer}, [candidate("a")])
+    kinds = [type(event) for event in outcome.events]
+    assert kinds == [Dispatched, Accepted, Text, Text, Done]
+    assert (outcome.done.text, outcome.done.attempts, outcome.done.completed.model) == ("Hello", 1, "tiny")
+    assert {getattr(event, "attempt", None) for event in outcome.events} == {peer.asked[0].attempt}
+    assert outcome.heard == ["a"] * 4
+    assert outcome.health.standing(PeerId("a"), "chat").seconds is not None
+    assert not peer.is_cut
+
+
+def test_the_provider_is_told_skill_model_and_the_time_that_is_left() -> None:
+    peer = Provider(says("x"))
+    dispatch({"a": peer}, [candidate("a", "poems", "big")], seconds=2.0)
+    asked = peer.asked[0]
+    assert (asked.skill, asked.model, asked.prefix) == ("poems", "big", "")
+    assert 1000 < asked.remaining_ms <= 2000
+
+
+def test_a_busy_peer_passes_the_task_on() -> None:
+    outcome = dispatch(
+        {"a": Provider(refuses("peer_busy")), "b": Provider(says("hi"))}, [candidate("a"), candidate("b")]
+    )
+    assert outcome.asked == ["a", "b"]
+    assert isinstance(outcome.lost[0].error, PeerBusy)
+    assert not outcome.lost[0].is_continuing
+    assert (outcome.done.text, outcome.done.attempts) == ("hi", 2)
+
+
+def test_a_replica_goes_on_after_the_words_that_were_shown() -> None:
+    second = Provider(says("the end"))
+    outcome = dispatch(
+        {"a": Provider(says("once upon ", ends=False)), "b": second}, [candidate("a"), candidate("b")]
+    )
+    assert second.asked[0].prefix == "once upon "
+    assert outcome.text == outcome.done.text == "once upon the end"
+    assert outcome.lost[0].is_continuing
+    assert isinstance(outcome.lost[0].error, PeerLost)
+    assert outcome.health.cooling_seconds(PeerId("a"), "chat", time.monotonic()) > 20
+
+
+def test_the_same_model_continues_before_another_of_the_same_skill() -> None:
+    providers = {
+        "a": Provider(says("x", ends=False)),
+        "b": Provider(says("b")),
+        "c": Provider(says("c")),
+    }
+    candidates = [candidate("a"), candidate("b", model="other"), candidate("c", "talk")]
+    assert dispatch(providers, candidates).asked == ["a", "c"]
+
+
+def test_nobody_continues_what_another_skill_began() -> None:
+    other = Provider(says("unfit"))
+    outcome = dispatch(
+        {"a": Provider(refuses("task_failed", accepts=True)), "b": other},
+        [candidate("a", "sums", ""), candidate("b", "chat")],
+    )
+    assert outcome.done.text == "unfit"  # nothing was shown: it starts afresh
+    began = sends(accepted, delta("4"), failed)
+    outcome = dispatch(
+        {"a": Provider(began), "b": other}, [candidate("a", "sums", ""), candidate("b", "chat")]
+    )
+    assert isinstance(outcome.error, TaskFailed)
+    assert (outcome.text, outcome.asked, outcome.lost) == ("4", ["a"], [])
+
+
+def test_a_stream_that_is_cut_before_accepted_counts_as_unreachable() -> None:
+    async def cuts(asked: TaskRequest, stream: Stream) -> None:
+        stream.reset()
+
+    outcome = dispatch({"a": Provider(cuts), "b": Provider(says("hi"))}, [candidate("a"), candidate("b")])
+    assert isinstance(outcome.lost[0].error, PeerUnreachable)
+    assert outcome.done.text == "hi"
+
+
+def test_a_peer_that_is_not_there_passes_the_task_on() -> None:
+    outcome = dispatch({"b": Provider(says("hi"))}, [candidate("a"), candidate("b")])
+    assert isinstance(outcome.lost[0].error, PeerUnreachable)
+    assert outcome.done.text == "hi"
+
+
+def test_a_peer_that_never_accepts_costs_the_time_to_accept() -> None:
+    outcome = dispatch({"a": Provider(freezes), "b": Provider(says("hi"))}, [candidate("a"), candidate("b")])
+    assert isinstance(outcome.lost[0].error, PeerUnreachable)
+    assert outcome.done.text == "hi"
+    assert 0.1 <= outcome.seconds < 1.0
+
+
+def test_a_peer_known_to_be_silent_is_asked_after_the_others() -> None:
+    outcome = dispatch(
+        {"a": Provider(freezes), "b": Provider(says("hi"))},
+        [candidate("a"), candidate("b")],
+        is_alive=lambda peer: peer != "a",
+    )
+    assert outcome.asked == ["b"]
+
+
+def test_a_peer_that_freezes_before_it_accepts_is_given_up_at_once() -> None:
+    async def freezing(asked: TaskRequest, stream: Stream) -> None:
+        alive.discard("a")
+
+    alive = {"a", "b"}
+    outcome = dispatch(
+        {"a": Provider(freezing), "b": Provider(says("hi"))},
+        [candidate("a"), candidate("b")],
+        is_alive=alive.__contains__,
+        patience=Patience(poll_seconds=0.02),
+    )
+    assert isinstance(outcome.lost[0].error, PeerUnreachable)
+    assert outcome.done.text == "hi"
+    assert outcome.seconds < 1.0
+
+
+def test_a_peer_that_freezes_in_the_middle_is_continued_by_another() -> None:
+    async def begins(asked: TaskRequest, stream: Stream) -> None:
+        await stream.send(encode(TaskAccepted(attempt=asked.attempt)))
+        await stream.send(encode(TaskDelta(attempt=asked.attempt, text="one ")))
+        alive.discard("a")
+
+    alive = {"a", "b"}
+    outcome = dispatch(
+        {"a": Provider(begins), "b": Provider(says("two"))},
+        [candidate("a"), candidate("b")],
+        is_alive=alive.__contains__,
+        patience=Patience(poll_seconds=0.02),
+    )
+    assert outcome.done.text == "one two"
+    assert isinstance(outcome.lost[0].error, PeerLost)
+    assert outcome.seconds < 1.0
+
+
+def test_a_silent_engine_of_a_live_peer_is_lost_after_the_idle_time() -> None:
+    accepts = sends(accepted)
+    outcome = dispatch({"a": Provider(accepts), "b": Provider(says("hi"))}, [candidate("a"), candidate("b")])
+    assert isinstance(outcome.lost[0].error, PeerLost)
+    assert 0.2 <= outcome.seconds < 1.0
+
+
+def test_a_queued_task_is_given_idle_time_for_those_before_it() -> None:
+    async def slow(asked: TaskRequest, stream: Stream) -> None:
+        await stream.send(encode(TaskAccepted(attempt=asked.attempt, position=9)))
+        await asyncio.sleep(0.4)  # twice the idle time of one task
+        await stream.send(encode(TaskCompleted(attempt=asked.attempt)))
+
+    assert dispatch({"a": Provider(slow)}, [candidate("a")]).done.attempts == 1
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [stale(accepted)],
+        [delta("too early")],
+        [completed],
+        [accepted, accepted],
+        [accepted, stale(delta("words of another task"))],
+        [accepted, stale(completed)],
+        [accepted, not_an_answer],
+        [accepted, delta("x" * TEXT_CHARS_MAX), delta("x")],
+    ],
+    ids=[
+        "stale-accepted",
+        "early-delta",
+        "early-completed",
+        "accepted-twice",
+        "stale-delta",
+        "stale-completed",
+        "not-an-answer",
+        "too-long",
+    ],
+)
+def test_a_peer_that_breaks_the_protocol_is_cut_off(frames: list[Frame]) -> None:
+    peer = Provider(sends(*frames))
+    outcome = dispatch({"a": peer}, [candidate("a")])
+    assert isinstance(outcome.error, ProtocolViolation)
+    assert outcome.asked == ["a"]
+    assert peer.is_cut
+
+
+def test_a_callers_error_is_not_tried_elsewhere() -> None:
+    other = Provider(says("hi"))
+    outcome = dispatch(
+        {"a": Provider(refuses("context_length_exceeded")), "b": other}, [candidate("a"), candidate("b")]
+    )
+    assert isinstance(outcome.error, ContextLengthExceeded)
+    assert other.asked == []
+    assert outcome.health.standing(PeerId("a"), "chat").failures == 0
+
+
+def test_text_that_cannot_be_sent_is_the_callers_error() -> None:
+    broken = ChatMessage.model_construct(role="user", content="\ud800", extra={})
+    asked = request().model_copy(update={"input": TaskInput.model_construct(text="x", turns=[broken])})
+    outcome = dispatch({"a": Provider(says("hi"))}, [candidate("a")], asked=asked)
+    assert isinstance(outcome.error, InvalidRequest)
+
+
+def test_an_agent_that_abstains_is_no_failure_and_its_node_may_be_asked_for_chat() -> None:
+    async def serve(asked: TaskRequest, stream: Stream) -> None:
+        await (refuses("abstained", accepts=True) if asked.skill == "sums" else says("hi"))(asked, stream)
+
+    outcome = dispatch(
+        {"a": Provider(serve), "b": Provider(says("b"))},
+        [candidate("a", "sums", ""), candidate("a"), candidate("b")],
+    )
+    assert outcome.asked == ["a", "a"]
+    assert outcome.done.text == "hi"
+    assert outcome.health.standing(PeerId("a"), "sums").failures == 0
+
+
+def test_a_peer_that_failed_is_passed_over_while_others_are_left() -> None:
+    broken = Provider(refuses("task_failed"))
+    outcome = dispatch(
+        {"a": broken, "b": Provider(says("hi"))}, [candidate("a"), candidate("a", "talk"), candidate("b")]
+    )
+    assert outcome.asked == ["a", "b"]
+
+
+def test_the_only_peer_is_asked_again_when_it_was_busy() -> None:
+    answers = iter([refuses("peer_busy"), says("hi")])
+
+    async def serve(asked: TaskRequest, stream: Stream) -> None:
+        await next(answers)(asked, stream)
+
+    outcome = dispatch({"a": Provider(serve)}, [candidate("a")])
+    assert (outcome.asked, outcome.done.text) == (["a", "a"], "hi")
+
+
+def test_a_failed_engine_is_not_given_the_same_task_again() -> None:
+    outcome = dispatch({"a": Provider(refuses("task_failed"))}, [candidate("a")])
+    assert isinstance(outcome.error, TaskFailed)
+    assert outcome.asked == ["a"]
+
+
+def test_at_most_four_attempts_are_made() -> None:
+    names = list("abcdef")
+    outcome = dispatch(
+        {name: Provider(refuses("peer_busy")) for name in names}, [candidate(name) for name in names]
+    )
+    assert isinstance(outcome.error, PeerBusy)
+    assert outcome.asked == ["a", "b", "c", "d"]
+    assert len(outcome.lost) == 3
+
+
+def test_a_task_that_must_not_run_twice_is_not_sent_again_once_it_may_have_run() -> None:
+    other = Provider(says("again"))
+    candidates = [candidate("a", is_idempotent=False), candidate("b")]
+    outcome = dispatch({"a": Provider(freezes), "b": other}, candidates)
+    assert isinstance(outcome.error, PeerUnreachable)
+    assert other.asked == []
+    outcome = dispatch({"a": Provider(refuses("peer_busy")), "b": other}, candidates)
+    assert outcome.done.text == "again"
+
+
+def test_without_candidates_there_is_no_provider() -> None:
+    assert isinstance(dispatch({}, []).error, NoProvider)
+
+
+@pytest.mark.parametrize("serve", [freezes, sends(accepted)])
+def test_the_deadline_ends_the_task(serve: Serve) -> None:
+    peer = Provider(serve)
+    outcome = dispatch({"a": peer}, [candidate("a")], seconds=0.15, patience=Patience())
+    assert isinstance(outcome.error, DeadlineExceeded)
+    assert outcome.seconds < 1.0
+    assert peer.is_cut
+    assert outcome.health.standing(PeerId("a"), "chat").failures == 0
+
+
+def test_a_peer_cannot_end_a_run_by_claiming_its_deadline_is_over() -> None:
+    outcome = dispatch(
+        {"a": Provider(refuses("deadline_exceeded")), "b": Provider(says("hi"))},
+        [candidate("a"), candidate("b")],
+    )
+    assert outcome.done.text == "hi"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+def test_a_caller_that_goes_away_resets_the_providers_stream(how: str) -> None:
+    async def run() -> None:
+        peer = Provider(sends(accepted, delta("Hel")))
+        async with open_peers({"a": peer}) as transport:
+            dispatcher = Dispatcher(transport, time.monotonic, Health())
+            began = asyncio.Event()
+
+            async def consume() -> None:
+                events = dispatcher.send(request(), [candidate("a")], time.monotonic() + 60)
+                async with aclosing(events):
+                    async for event in events:
+                        if isinstance(event, Text):
+                            began.set()
+                            if how == "closed":
+                                return
+
+            task = asyncio.create_task(consume())
+            async with asyncio.timeout(2):
+                await began.wait()
+                if how == "cancelled":
+                    await asyncio.sleep(0)
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                else:
+                    await task
+                await peer.idle.wait()
+            assert peer.is_cut
+
+    asyncio.run(run())
