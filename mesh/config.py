@@ -20,9 +20,10 @@ _ALIAS_CHARS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class SkillWords:
-    """What the owner says a model is good at; empty when the file's own metadata shall speak."""
+    """One skill in the owner's words; an empty description stands for the skill that the file's own
+    metadata gives, with these examples added."""
 
-    descriptions: tuple[str, ...] = ()
+    description: str = ""
     examples: tuple[str, ...] = ()
 
 
@@ -32,7 +33,7 @@ class ModelSource:
 
     path: Path
     alias: str
-    words: SkillWords = SkillWords()
+    words: tuple[SkillWords, ...] = ()
     n_ctx: int | None = None
     n_threads: int | None = None
 
@@ -45,7 +46,7 @@ class UrlSource:
     model: str
     alias: str
     api_key: str | None = None
-    words: SkillWords = SkillWords()
+    words: tuple[SkillWords, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from monai_node.mesh.config import AgentSource, ModelSource, Source, UrlSource
-from monai_node.mesh.engine.base import Engine
+from monai_node.mesh.config import AgentSource, ModelSource, SkillWords, Source, UrlSource
+from monai_node.mesh.engine.base import Engine, EngineCard
+from monai_node.registry.advert import Skill
+from monai_node.registry.wire import EXAMPLES_PER_SKILL_MAX, TaskCompleted, TaskDelta, TaskRequest
 
 
 @asynccontextmanager
@@ -18,16 +22,56 @@ async def open_engine(source: Source) -> AsyncGenerator[Engine]:
 
             options = LlamaOptions(n_ctx=source.n_ctx, n_threads=source.n_threads)
             async with open_llama_engine(source.path, source.alias, options) as engine:
-                yield engine
+                yield in_words(engine, source.words)
         case UrlSource():
             from monai_node.mesh.engine.url import open_url_engine
 
             async with open_url_engine(
                 source.url, source.model, source.alias, api_key=source.api_key
             ) as engine:
-                yield engine
+                yield in_words(engine, source.words)
         case AgentSource():
             from monai_node.mesh.engine.agent import open_agent_engine
 
             async with open_agent_engine(source.path) as engine:
                 yield engine
+
+
+def in_words(engine: Engine, words: tuple[SkillWords, ...]) -> Engine:
+    """`engine` announcing the skills that its owner described instead of those of its file."""
+    if not words:
+        return engine
+    skills = tuple(_described(engine.card.skills[0], spoken) for spoken in words)
+    return _Described(engine, replace(engine.card, skills=skills))
+
+
+def _described(own: Skill, words: SkillWords) -> Skill:
+    if not words.description:
+        examples = [*words.examples, *own.examples][:EXAMPLES_PER_SKILL_MAX]
+        return own.model_copy(update={"examples": examples})
+    slug = re.sub(r"\W+", "-", words.description.lower()).strip("-")[:48].strip("-") or "skill"
+    return own.model_copy(
+        update={
+            "id": slug,
+            "name": words.description[:64],
+            "description": words.description,
+            "examples": list(words.examples)[:EXAMPLES_PER_SKILL_MAX],
+            # Its owner says what it is for; it does not take whatever nobody else claims.
+            "is_general": False,
+        }
+    )
+
+
+class _Described:
+    """An engine under another card."""
+
+    def __init__(self, engine: Engine, card: EngineCard) -> None:
+        self._engine = engine
+        self._card = card
+
+    @property
+    def card(self) -> EngineCard:
+        return self._card
+
+    def submit(self, request: TaskRequest) -> AsyncIterator[TaskDelta | TaskCompleted]:
+        return self._engine.submit(request)

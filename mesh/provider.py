@@ -73,7 +73,9 @@ class Provider:
 
     def __init__(self, engines: Sequence[Engine], may_serve: MaySee, changed: Callable[[], None]) -> None:
         self._seats = [Seat(engine) for engine in engines]
-        self._by_skill = {skill.id: seat for seat in self._seats for skill in seat.engine.card.skills}
+        self._by_skill = {
+            (skill.id, skill.model): seat for seat in self._seats for skill in seat.engine.card.skills
+        }
         self._per_peer: Counter[PeerId] = Counter()
         self._may_serve = may_serve
         self._changed = changed
@@ -114,7 +116,7 @@ class Provider:
             self._release(stream.peer, seat)
 
     def _admit(self, caller: PeerId, request: TaskRequest) -> Seat:
-        seat = self._by_skill.get(request.skill)
+        seat = self._by_skill.get((request.skill, request.model))
         if seat is None:
             raise Unsupported(f"this node offers no skill {request.skill!r}")
         if not self._may_serve(caller, request.label):

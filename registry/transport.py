@@ -289,3 +289,39 @@ async def open_memory_transport(
         finally:
             network.detach(transport)
             await transport.disconnect_all()
+
+
+class SelfServingTransport:
+    """A transport that reaches this node itself in memory and everybody else over `outer`."""
+
+    def __init__(self, outer: Transport, own: MemoryTransport) -> None:
+        self._outer = outer
+        self._own = own
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._outer.peer_id
+
+    @property
+    def addrs(self) -> list[str]:
+        return self._outer.addrs
+
+    def handle(self, protocol: str, handler: Handler) -> None:
+        self._outer.handle(protocol, handler)
+        self._own.handle(protocol, handler)
+
+    def listen_connections(self, listener: ConnectionListener) -> None:
+        self._outer.listen_connections(listener)
+
+    async def connect(self, addr: str, timeout_seconds: float) -> PeerId:
+        return await self._outer.connect(addr, timeout_seconds)
+
+    async def open(self, peer: PeerId, protocol: str, timeout_seconds: float) -> Stream:
+        chosen: Transport = self._own if peer == self.peer_id else self._outer
+        return await chosen.open(peer, protocol, timeout_seconds)
+
+    def is_connected(self, peer: PeerId) -> bool:
+        return peer == self.peer_id or self._outer.is_connected(peer)
+
+    async def disconnect(self, peer: PeerId) -> None:
+        await self._outer.disconnect(peer)

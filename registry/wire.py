@@ -118,13 +118,16 @@ Label = Literal["local", "trusted", "open"]
 
 
 class TaskRequest(Message):
-    """Opens a task stream. `prefix` is text of this result that was already shown: go on after it."""
+    """Opens a task stream. `model` is the alias to serve it, for a node with several ("" for an agent);
+    `prefix` is text of this result that was already shown: go on after it. The opener neither resets
+    nor ends its side before the last frame, unless it wants no result."""
 
     t: Literal["request"] = "request"
     run: Id
     task: Id
     attempt: Id
     skill: Id
+    model: Line = ""
     input: TaskInput
     parameters: Parameters = Parameters()
     remaining_ms: int = Field(ge=1, le=int(RUN_SECONDS_MAX * 1000))

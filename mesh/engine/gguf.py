@@ -15,30 +15,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, cast
 
 from monai_node.mesh.engine.ggml_types import GGML_TYPES
+from monai_node.mesh.engine.gguf_cursor import U32, U64, Cursor
 from monai_node.registry.errors import SetupError
 
-_HEADER_BYTES_MAX = 64 << 20  # a 256k-token vocabulary with merges takes about 15 MB
 _KEYS_MAX = 4096
 _TENSORS_MAX = 65_536
-_TEXT_BYTES_MAX = 1 << 20
-_ARRAY_ITEMS_MAX = 2_000_000
-_ARRAY_ITEMS_KEPT = 512  # per-layer numbers are kept, token tables are stepped over
 _DIMENSIONS_MAX = 4
 _ELEMENTS_MAX = 1 << 48
 _LAYERS_MAX = 4096
 _CONTEXT_MAX = 1 << 30
-_READ_BYTES = 1 << 20
 
+_READ_BYTES = 1 << 20
 _SAMPLE_COUNT = 64
 _SAMPLE_BYTES = 64 << 10
-
-_TEXT, _ARRAY = 8, 9
-_SCALAR_CODES = ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d")
-_SCALARS = {kind: struct.Struct(code) for kind, code in enumerate(_SCALAR_CODES) if code}
-_U32, _U64 = _SCALARS[4], _SCALARS[10]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +66,7 @@ def read_header(path: Path) -> GgufHeader:
             raise SetupError(f"{path} is a directory, not a GGUF file")
         size = path.stat().st_size
         with path.open("rb") as file:
-            return _parse(_Cursor(file, path, size))
+            return _parse(Cursor(file, path, size))
     except FileNotFoundError:
         raise SetupError(f"{path} does not exist") from None
     except OSError as error:
@@ -83,92 +75,16 @@ def read_header(path: Path) -> GgufHeader:
         raise SetupError(f"{str(path)!r} is not a file name ({error})") from None
 
 
-class _Cursor:
-    """Reads numbers and texts in order, a piece of the file at a time."""
-
-    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
-        self._file = file
-        self.path = path
-        self.size = size
-        self.position = 0
-        self._data = bytearray()
-
-    def fail(self, trouble: str) -> NoReturn:
-        raise SetupError(f"{self.path} {trouble}")
-
-    def step(self, count: int) -> int:
-        """Move over `count` bytes that are there; returns where they begin."""
-        end = self.position + count
-        if end > len(self._data):
-            self._load(end)
-        begin, self.position = self.position, end
-        return begin
-
-    def _load(self, end: int) -> None:
-        if end > self.size:
-            self.fail(f"is truncated: its header goes on after the last of {self.size} bytes")
-        if end > _HEADER_BYTES_MAX:
-            self.fail(f"has a header larger than {_HEADER_BYTES_MAX >> 20} MiB")
-        self._data += self._file.read(max(end - len(self._data), _READ_BYTES))
-        if end > len(self._data):
-            self.fail("changed while it was read")
-
-    def number(self, kind: struct.Struct) -> Any:
-        begin = self.step(kind.size)
-        return kind.unpack_from(self._data, begin)[0]
-
-    def count(self, most: int, what: str) -> int:
-        value: int = self.number(_U64)
-        if value > most:
-            self.fail(f"is not a usable GGUF file: it claims {value} {what}")
-        return value
-
-    def text(self) -> str:
-        length = self.count(_TEXT_BYTES_MAX, "bytes in one text")
-        begin = self.step(length)
-        return self._data[begin : begin + length].decode("utf-8", "replace")
-
-    def skip_text(self) -> None:
-        self.step(self.count(_TEXT_BYTES_MAX, "bytes in one text"))
-
-    def value(self, kind: int) -> Any:
-        if kind == _TEXT:
-            return self.text()
-        if kind == _ARRAY:
-            return self._array()
-        if kind not in _SCALARS:
-            self.fail(f"is not a usable GGUF file: it holds a value of unknown type {kind}")
-        return self.number(_SCALARS[kind])
-
-    def _array(self) -> list[Any] | None:
-        """The items; None for an array too long to matter here."""
-        kind: int = self.number(_U32)
-        count = self.count(_ARRAY_ITEMS_MAX, "items in one array")
-        is_kept = count <= _ARRAY_ITEMS_KEPT
-        if kind == _TEXT:
-            return [self.text() for _ in range(count)] if is_kept else self._skip_texts(count)
-        if kind not in _SCALARS:
-            self.fail(f"is not a usable GGUF file: it holds an array of unknown type {kind}")
-        if is_kept:
-            return [self.number(_SCALARS[kind]) for _ in range(count)]
-        self.step(count * _SCALARS[kind].size)
-        return None
-
-    def _skip_texts(self, count: int) -> None:
-        for _ in range(count):
-            self.skip_text()
-
-
 @dataclass(frozen=True, slots=True)
 class _Tensors:
     elements: Counter[int]  # by ggml type
     end: int  # of the furthest tensor, from the start of the data
 
 
-def _parse(cursor: _Cursor) -> GgufHeader:
+def _parse(cursor: Cursor) -> GgufHeader:
     if cursor.size < 4 or cursor.number(struct.Struct("4s")) != b"GGUF":
         cursor.fail("is not a GGUF file")
-    version: int = cursor.number(_U32)
+    version: int = cursor.number(U32)
     if version not in (2, 3):
         cursor.fail(f"is a GGUF file of version {version}; versions 2 and 3 can be served")
     tensor_count = cursor.count(_TENSORS_MAX, "tensors")
@@ -176,36 +92,36 @@ def _parse(cursor: _Cursor) -> GgufHeader:
     values: dict[str, Any] = {}
     for _ in range(key_count):
         key = cursor.text()
-        values[key] = cursor.value(cursor.number(_U32))
+        values[key] = cursor.value(cursor.number(U32))
     tensors = _read_tensors(cursor, tensor_count)
     metadata = _Metadata(values)
     _check_complete(cursor, tensors, metadata)
     return _header(cursor, metadata, tensors)
 
 
-def _read_tensors(cursor: _Cursor, tensor_count: int) -> _Tensors:
+def _read_tensors(cursor: Cursor, tensor_count: int) -> _Tensors:
     elements: Counter[int] = Counter()
     end = 0
     for _ in range(tensor_count):
         cursor.skip_text()
         count = _elements(cursor)
-        kind: int = cursor.number(_U32)
+        kind: int = cursor.number(U32)
         if kind not in GGML_TYPES:
             cursor.fail(f"has tensors of type {kind}, which this version cannot read")
-        offset: int = cursor.number(_U64)
+        offset: int = cursor.number(U64)
         ggml = GGML_TYPES[kind]
         elements[kind] += count
         end = max(end, offset + -(-count // ggml.block) * ggml.bytes)
     return _Tensors(elements, end)
 
 
-def _elements(cursor: _Cursor) -> int:
-    dimensions: int = cursor.number(_U32)
+def _elements(cursor: Cursor) -> int:
+    dimensions: int = cursor.number(U32)
     if dimensions > _DIMENSIONS_MAX:
         cursor.fail(f"is not a usable GGUF file: it has a tensor of {dimensions} dimensions")
     count = 1
     for _ in range(dimensions):
-        count *= cursor.number(_U64)
+        count *= cursor.number(U64)
         if count > _ELEMENTS_MAX:
             cursor.fail("is not a usable GGUF file: it has a tensor of impossible size")
     return count
@@ -243,7 +159,7 @@ class _Metadata:
         return [value if type(value) is int else default] * layers
 
 
-def _check_complete(cursor: _Cursor, tensors: _Tensors, metadata: _Metadata) -> None:
+def _check_complete(cursor: Cursor, tensors: _Tensors, metadata: _Metadata) -> None:
     alignment = metadata.number("general.alignment", 32)
     if not 0 < alignment <= 1 << 20:
         cursor.fail(f"is not a usable GGUF file: its alignment is {alignment}")
@@ -252,7 +168,7 @@ def _check_complete(cursor: _Cursor, tensors: _Tensors, metadata: _Metadata) -> 
         cursor.fail(f"is truncated: it has {cursor.size} of at least {due} bytes")
 
 
-def _header(cursor: _Cursor, metadata: _Metadata, tensors: _Tensors) -> GgufHeader:
+def _header(cursor: Cursor, metadata: _Metadata, tensors: _Tensors) -> GgufHeader:
     if not metadata.architecture:
         cursor.fail("does not say what architecture it has")
     parts = metadata.number("split.count")

@@ -9,32 +9,28 @@ from __future__ import annotations
 
 import json
 import queue
-import signal
 import time
 import traceback
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from monai_node.mesh.child_channel import Channel, Command
-from monai_node.mesh.engine.chat_template import ControlTokens, Piece, pieces_of
+from monai_node.mesh.engine.chat_template import Piece
 from monai_node.mesh.engine.json_schema import grammar_of
 from monai_node.mesh.engine.llama_binding import Context, Model, Vocabulary
 from monai_node.mesh.engine.llama_sampler import Sampler, Sampling
-from monai_node.mesh.engine.prompt import plain_turns
+from monai_node.mesh.engine.llama_template import Template, time_limit
 from monai_node.mesh.engine.text_stream import TextStream
 from monai_node.registry.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     MonaiError,
-    TaskFailed,
     Unsupported,
 )
 from monai_node.registry.wire import ChatMessage, Parameters
 
-_FOREIGN_SECONDS = 2.0  # for template and schema: code of others in a sandbox that bounds no time
 _PROMPT_BYTES_PER_TOKEN = 16  # more text than this per token of context is too long, unseen
 _MAX_TOKENS_DEFAULT = 1024
 
@@ -48,74 +44,6 @@ def main(channel: Channel, config: dict[str, Any]) -> None:
     channel.listen(engine.deliver)
     channel.ready({"n_ctx": context.n_ctx, "has_template": bool(model.chat_template)})
     engine.run()
-
-
-@contextmanager
-def _time_limit(what: str) -> Generator[None, None, None]:
-    """TaskFailed when the body computes longer than template or schema may. Main thread only."""
-
-    def expire(number: int, frame: FrameType | None) -> None:
-        raise TaskFailed(f"{what} took longer than {_FOREIGN_SECONDS:g} s")
-
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, _FOREIGN_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-class Template:
-    """The model's chat template, rendered in llama-cpp-python's sandbox."""
-
-    def __init__(self, model: Model) -> None:
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-        vocabulary = model.vocabulary
-        self._controls = ControlTokens(vocabulary.control_texts())
-        self._formatter: Jinja2ChatFormatter | None = None
-        if model.chat_template:
-            eos, bos = vocabulary.text_of(vocabulary.eos), vocabulary.text_of(vocabulary.bos)
-            self._formatter = Jinja2ChatFormatter(model.chat_template, eos, bos)
-
-    def pieces(self, messages: list[ChatMessage], tools: list[dict[str, Any]]) -> list[Piece]:
-        """The prompt up to where the model begins to write."""
-        if self._formatter is None:
-            text = "\n\n".join(message.content for message in messages)
-            return [Piece(text, is_template=False)]
-        try:
-            return self._pieces(messages, tools)
-        except MonaiError:
-            raise
-        except Exception:  # whatever the template raises: many know only users and assistants
-            return self._retry(plain_turns(messages), tools)
-
-    def _retry(self, messages: list[ChatMessage], tools: list[dict[str, Any]]) -> list[Piece]:
-        try:
-            return self._pieces(messages, tools)
-        except MonaiError:
-            raise
-        except Exception as error:  # as above, and now nothing simpler is left to try
-            raise TaskFailed(
-                f"the model's chat template cannot show this conversation ({type(error).__name__})"
-            ) from None
-
-    def _pieces(self, messages: list[ChatMessage], tools: list[dict[str, Any]]) -> list[Piece]:
-        formatter = self._formatter
-        assert formatter is not None
-
-        def render(turns: list[dict[str, Any]]) -> str:
-            arguments: Any = {"messages": turns, "tools": tools or None}
-            return formatter(**arguments).prompt
-
-        with _time_limit("the model's chat template"):
-            return pieces_of(render, [_as_template_sees(m) for m in messages], self._controls)
-
-
-def _as_template_sees(message: ChatMessage) -> dict[str, Any]:
-    role = "system" if message.role == "developer" else message.role
-    return {**message.extra, "role": role, "content": message.content}
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +210,7 @@ def _request(payload: Any) -> tuple[list[ChatMessage], str, Parameters]:
 def _sampling(parameters: Parameters, schema: str) -> Sampling:
     grammar = ""
     if schema:
-        with _time_limit("the JSON schema"):
+        with time_limit("the JSON schema"):
             grammar = grammar_of(schema)
     return Sampling(
         temperature=parameters.temperature,

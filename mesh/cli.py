@@ -1,0 +1,171 @@
+"""The command line: `monai-node <command>`. Parsing only; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monai_node.registry.transport import Transport
+
+    WrapTransport = Callable[[Transport], Transport]
+
+
+_DESCRIPTION = "A peer-to-peer mesh of small language models behind one OpenAI-compatible endpoint."
+_EPILOG = "Start with `monai-node up`. Environment: MONAI_STATE_DIR, MONAI_JOIN, MONAI_LOG_LEVEL, MONAI_URL."
+
+
+class _InOrder(argparse.Action):
+    """Collects --skill and --example in the order given: an example belongs to the skill before it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        words: list[tuple[str, str]] = getattr(namespace, self.dest) or []
+        setattr(namespace, self.dest, [*words, ((option_string or "").lstrip("-"), str(values))])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="monai-node", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    state = argparse.ArgumentParser(add_help=False)
+    state.add_argument(
+        "--state-dir",
+        type=Path,
+        default=os.environ.get("MONAI_STATE_DIR") or None,
+        help="where keys, the mesh secret and logs are kept (default: per user)",
+    )
+    node = argparse.ArgumentParser(add_help=False, parents=[state])
+    node.add_argument("--node-name", metavar="NAME", help="what this node is called in the mesh")
+    node.add_argument(
+        "--listen",
+        action="append",
+        metavar="ADDR",
+        help="ip, ip:port or multiaddr for peers (default: this machine only)",
+    )
+    node.add_argument(
+        "--join",
+        action="append",
+        metavar="LINE",
+        help="a join line that another node printed",
+    )
+    node.add_argument("--open", action="store_true", help="an open mesh: no secret, anybody may join")
+    node.add_argument("--json", action="store_true", help="print one JSON line when ready")
+    node.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default=os.environ.get("MONAI_LOG_LEVEL", "info"),
+    )
+    node.add_argument("--log-file", type=Path, help="default: node.log in the node's state folder")
+    front = argparse.ArgumentParser(add_help=False)
+    front.add_argument("--host", default="127.0.0.1", help="where the gateway listens (loopback only)")
+    front.add_argument("--port", type=int, help="the gateway's port (default: 8642, or a free one)")
+
+    up = commands.add_parser(
+        "up", parents=[node, front], help="a gateway and a provider with the bundled model and agents"
+    )
+    up.add_argument("sources", nargs="*", metavar="FILE", help="serve these instead: model.gguf or agent.py")
+
+    serve = commands.add_parser("serve", parents=[node], help="serve models and agents to the mesh")
+    serve.add_argument("sources", nargs="*", metavar="FILE", help="model.gguf or agent.py")
+    serve.add_argument("--name", help="the model's public name (default: from the file's)")
+    serve.add_argument(
+        "--skill", dest="words", action=_InOrder, metavar="TEXT", help="what it is good at; repeatable"
+    )
+    serve.add_argument(
+        "--example",
+        dest="words",
+        action=_InOrder,
+        metavar="TEXT",
+        help="a request that the --skill before it does well; repeatable",
+    )
+    serve.add_argument("--url", help="an OpenAI-compatible server to serve instead of a file")
+    serve.add_argument("--model", help="with --url: the model's name there")
+    serve.add_argument("--api-key-env", metavar="VAR", help="with --url: variable that holds the key")
+    serve.add_argument("--n-ctx", type=int, dest="n_ctx", help="context length in tokens")
+    serve.add_argument("--n-threads", type=int, dest="n_threads", help="threads of the model")
+    serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
+
+    commands.add_parser("gateway", parents=[node, front], help="a gateway alone")
+
+    client = argparse.ArgumentParser(add_help=False, parents=[state])
+    client.add_argument(
+        "--url", default=os.environ.get("MONAI_URL"), help="the gateway (default: this user's running one)"
+    )
+    client.add_argument("--json", action="store_true", help="print JSON")
+    words = argparse.ArgumentParser(add_help=False, parents=[client])
+    words.add_argument("text", help="the request; - reads standard input")
+    words.add_argument("--privacy", choices=("local", "trusted", "open"), help="who may see it")
+
+    ask = commands.add_parser("ask", parents=[words], help="ask the mesh")
+    ask.add_argument("--model", default="mesh", help="mesh, or one model: alias or alias@peer")
+    ask.add_argument("--system", help="a system prompt")
+    ask.add_argument("--no-plan", action="store_true", help="do not split the request into tasks")
+    ask.add_argument("--max-tokens", type=int)
+    ask.add_argument("--temperature", type=float)
+    ask.add_argument("--deadline", type=float, metavar="SECONDS", help="default: 120")
+    ask.add_argument(
+        "--conversation", type=Path, metavar="FILE", help="go on with the conversation kept in FILE"
+    )
+    commands.add_parser("plan", parents=[words], help="show the task graph of a request")
+    commands.add_parser("route", parents=[words], help="show who would do a task, and why")
+    commands.add_parser("peers", parents=[client], help="show the nodes of the mesh")
+
+    reset = commands.add_parser("reset", parents=[state], help="remove keys, mesh secret, logs")
+    reset.add_argument("--yes", action="store_true", help="do not ask")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, *, wrap_transport: WrapTransport | None = None) -> int:
+    """Run one command; 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 interrupted.
+
+    `wrap_transport` (a `Transport -> Transport`) is for fault injection by tests.
+    """
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.version:
+        from importlib.metadata import version
+
+        print(f"monai-node {version('monai-node')}")
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return 2
+    try:
+        return _run(options, wrap_transport)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`monai-node peers | head`): nothing to say, nobody to hear.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(options: argparse.Namespace, wrap_transport: WrapTransport | None) -> int:
+    from monai_node.registry.errors import MonaiError
+
+    try:
+        if options.command in ("up", "serve", "gateway"):
+            from monai_node.mesh.cli_node import run_node
+
+            return run_node(options, wrap_transport)
+        from monai_node.mesh.cli_client import run_client
+
+        return run_client(options)
+    except MonaiError as error:
+        print(f"monai-node: {error.message}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,335 @@
+"""The commands that run a node: `up`, `serve`, `gateway`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+from monai_node.mesh.config import (
+    AgentSource,
+    GatewayOptions,
+    ModelSource,
+    NodeConfig,
+    SkillWords,
+    Source,
+    UrlSource,
+    alias_of,
+    listen_multiaddr,
+)
+from monai_node.mesh.logs import open_log
+from monai_node.mesh.node import Node, Say, WrapTransport, bundled_sources, open_node
+from monai_node.mesh.state import default_state_dir, open_state_dir, read_json
+from monai_node.registry.errors import SetupError
+from monai_node.registry.secret import Mesh, parse_join_line
+from monai_node.registry.tasks import task_scope
+
+# What a provider that `up` started is given to end its tasks before it is killed.
+_DRAIN_SECONDS = 5.0
+_PROVIDER_NAME = "provider"
+
+
+def run_node(options: argparse.Namespace, wrap_transport: WrapTransport | None) -> int:
+    """Run the command until it is ended by a signal; the exit status. SetupError when it cannot start."""
+    config = node_config(options)
+    log_file: Path | None = options.log_file
+    folder = open_state_dir(config.state_dir).node(config.name)
+    open_log(log_file or folder.log_file, options.log_level)
+    console = Console(is_json=options.json)
+    if options.command == "up":
+        sources = [str(path) for path in options.sources or bundled_sources()]
+        work = _up(config, sources, console, wrap_transport, options)
+    elif options.command == "gateway":
+        work = _gateway(config, console, wrap_transport)
+    else:
+        work = _serve(config, console, wrap_transport, until_stdin_closes=options.until_stdin_closes)
+    return _until_signalled(work)
+
+
+class Console:
+    """Tells the person at the terminal what is going on: progress on stderr, results on stdout."""
+
+    def __init__(self, *, is_json: bool) -> None:
+        self._is_json = is_json
+        self._started = time.monotonic()
+
+    def say(self, line: str) -> None:
+        print(f"[{time.monotonic() - self._started:5.1f} s] {line}", file=sys.stderr, flush=True)
+
+    def ready(self, lines: Sequence[str], facts: dict[str, object]) -> None:
+        if self._is_json:
+            print(json.dumps({"ready": True, **facts}), flush=True)
+        else:
+            print("\n".join([*lines, "ready"]), flush=True)
+
+
+# --- the command line becomes a configuration -----------------------------------------------------
+def node_config(options: argparse.Namespace) -> NodeConfig:
+    """The frozen configuration of one node; SetupError for what cannot be meant."""
+    is_gateway = options.command in ("up", "gateway")
+    sources = () if is_gateway else tuple(_sources(options))
+    join_lines: list[str] = list(options.join or [])
+    if not join_lines and (line := os.environ.get("MONAI_JOIN")):
+        join_lines.append(line)
+    if not join_lines and not is_gateway and not options.open:
+        join_lines += _local_gateway(options.state_dir)
+    listen: list[str] | None = options.listen
+    return NodeConfig(
+        name=_node_name(options, sources),
+        state_dir=options.state_dir,
+        sources=sources,
+        gateway=GatewayOptions(host=options.host, port=options.port) if is_gateway else None,
+        listen=tuple(listen_multiaddr(text) for text in listen) if listen else None,
+        join=tuple(parse_join_line(line) for line in join_lines),
+        mesh=Mesh(None) if options.open else None,
+    )
+
+
+def _sources(options: argparse.Namespace) -> list[Source]:
+    files = [Path(text).expanduser() for text in options.sources]
+    words = _skill_words(options.words or [])
+    sources: list[Source] = []
+    for path in files:
+        if path.suffix == ".py":
+            sources.append(AgentSource(path))
+            continue
+        name: str = options.name or path.stem
+        sources.append(ModelSource(path, alias_of(name), words, options.n_ctx, options.n_threads))
+    if options.url:
+        if not options.model:
+            raise SetupError("--url needs --model, the model's name on that server")
+        key = _api_key(options.api_key_env)
+        alias = alias_of(options.name or options.model.rpartition("/")[2])
+        sources.append(UrlSource(options.url, options.model, alias, key, words))
+    if not sources:
+        raise SetupError("nothing to serve: name a model.gguf or an agent.py, or a server with --url")
+    models = [source for source in sources if not isinstance(source, AgentSource)]
+    if len(models) > 1 and (options.name or words):
+        raise SetupError("--name and --skill describe one model; serve several with several commands")
+    return sources
+
+
+def _skill_words(spoken: Sequence[tuple[str, str]]) -> tuple[SkillWords, ...]:
+    groups: list[tuple[str, list[str]]] = []
+    for kind, text in spoken:
+        if kind == "skill":
+            groups.append((text, []))
+        elif not groups:
+            groups.append(("", [text]))
+        else:
+            groups[-1][1].append(text)
+    return tuple(SkillWords(description, tuple(examples)) for description, examples in groups)
+
+
+def _api_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise SetupError(f"--api-key-env {variable}: that variable is not set")
+    return key
+
+
+def _node_name(options: argparse.Namespace, sources: Sequence[Source]) -> str:
+    if options.node_name:
+        return alias_of(options.node_name)
+    if options.command in ("up", "gateway"):
+        return "gateway"
+    first = sources[0]
+    return first.path.stem.lower() if isinstance(first, AgentSource) else first.alias
+
+
+def _local_gateway(state_dir: Path | None) -> list[str]:
+    """The join line of this user's running gateway: a node on the same machine needs none typed."""
+    folder = state_dir or default_state_dir()
+    join = (read_json(folder / "gateway.json") or {}).get("join")
+    return [join] if isinstance(join, str) else []
+
+
+# --- the commands ---------------------------------------------------------------------------------
+async def _serve(
+    config: NodeConfig, console: Console, wrap: WrapTransport | None, *, until_stdin_closes: bool
+) -> None:
+    async with open_node(config, console.say, wrap) as node:
+        skills = ", ".join(skill.id for skill in node.provider.skills)
+        join = str(node.join_line)
+        console.ready(
+            [f"node {config.name} serves {skills}", f"join line: {join}"],
+            {"peer": node.peer_id, "addrs": node.transport.addrs, "join": join},
+        )
+        if until_stdin_closes:
+            await asyncio.to_thread(sys.stdin.buffer.read)
+        else:
+            await asyncio.Event().wait()
+
+
+async def _gateway(config: NodeConfig, console: Console, wrap: WrapTransport | None) -> None:
+    from monai_node.mesh.front import open_gateway
+
+    async with (
+        open_node(config, console.say, wrap) as node,
+        open_gateway(node, console.say) as gateway,
+    ):
+        console.ready(_greeting(gateway.url, node), _facts(gateway.url, node, {}))
+        await asyncio.Event().wait()
+
+
+async def _up(
+    config: NodeConfig,
+    sources: Sequence[str],
+    console: Console,
+    wrap: WrapTransport | None,
+    options: argparse.Namespace,
+) -> None:
+    from monai_node.mesh.front import open_gateway
+
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(open_node(config, console.say, wrap))
+        scope = await stack.enter_async_context(task_scope())
+        companion = Companion(_provider_command(options, sources), node, console.say)
+        is_up = asyncio.Event()
+        scope.start(companion.run(is_up), name="provider process")
+        gateway = await stack.enter_async_context(open_gateway(node, console.say))
+        await is_up.wait()
+        await _until_reachable(node)
+        console.ready(
+            _greeting(gateway.url, node),
+            _facts(gateway.url, node, {"provider": companion.pid or 0}),
+        )
+        await asyncio.Event().wait()
+
+
+async def _until_reachable(node: Node) -> None:
+    """Wait until a peer's skills are known here; the companion said that it is ready."""
+    reachable = asyncio.Event()
+    node.directory.listen(lambda _: reachable.set() if node.directory.membership.alive() else None)
+    if not node.directory.membership.alive():
+        async with asyncio.timeout(30):
+            await reachable.wait()
+
+
+def _greeting(url: str, node: Node) -> list[str]:
+    body = '{"model": "mesh", "messages": [{"role": "user", "content": "What is 37 * 49?"}]}'
+    return [
+        f"endpoint:  {url}/v1   (any OpenAI client; model: mesh)",
+        "try:       monai-node ask 'What is 37 * 49, and write a two-line poem about rivers'",
+        f"or:        curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
+        f"join:      monai-node serve model.gguf --join '{node.join_line}'",
+    ]
+
+
+def _facts(url: str, node: Node, pids: dict[str, int]) -> dict[str, object]:
+    return {
+        "url": url,
+        "join": str(node.join_line),
+        "peer": node.peer_id,
+        "addrs": node.transport.addrs,
+        "pids": pids,
+    }
+
+
+def _provider_command(options: argparse.Namespace, sources: Sequence[str]) -> list[str]:
+    command = [sys.executable, "-m", "monai_node.mesh.cli", "serve", *sources, "--json"]
+    command += ["--node-name", _PROVIDER_NAME, "--log-level", options.log_level, "--until-stdin-closes"]
+    if options.state_dir:
+        command += ["--state-dir", str(options.state_dir)]
+    return command
+
+
+class Companion:
+    """The provider process that `up` starts beside its gateway, and starts again when it dies.
+
+    It lives in a process of its own so that a request crosses the real wire, and so that a model
+    cannot take the gateway with it. It ends with us: its standard input closes when we do.
+    """
+
+    def __init__(self, command: Sequence[str], node: Node, say: Say) -> None:
+        self._command = command
+        self._node = node
+        self._say = say
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def run(self, is_up: asyncio.Event) -> None:
+        """Keep the provider running; SetupError when it cannot be started in the first place."""
+        from monai_node.mesh.child import RestartPolicy
+
+        policy = RestartPolicy()
+        while True:
+            status = await self._live(is_up)
+            delay = policy.crashed(time.monotonic())
+            if not is_up.is_set() or delay is None:
+                raise SetupError(f"the provider process ended ({status}); its log says why")
+            self._say(f"the provider process ended ({status}); starting it again")
+            await asyncio.sleep(delay)
+
+    async def _live(self, is_up: asyncio.Event) -> str:
+        # The join line holds the secret: in the environment it is not on every user's process list.
+        environment = {**os.environ, "MONAI_JOIN": str(self._node.join_line)}
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self._process = process
+        try:
+            assert process.stdout is not None
+            async for line in process.stdout:
+                if line.startswith(b"{"):
+                    is_up.set()
+            code = await process.wait()
+            return f"signal {-code}" if code < 0 else f"status {code}"
+        finally:
+            await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+# --- signals --------------------------------------------------------------------------------------
+def _until_signalled(work: Awaitable[None]) -> int:
+    """Run `work`; the first SIGINT or SIGTERM ends it well, the second at once."""
+    received: list[int] = []
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, _on_signal, number, received, task.cancel)
+        await work
+
+    try:
+        asyncio.run(main())
+    except asyncio.CancelledError:
+        if not received:
+            raise
+    return 130 if signal.SIGINT in received else 0
+
+
+def _on_signal(number: int, received: list[int], end: Callable[[], object]) -> None:
+    received.append(number)
+    if len(received) > 1:
+        os._exit(130)
+    end()
