@@ -130,7 +130,7 @@ def _route(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0
-    for candidate in found["candidates"]:
+    for candidate in found["data"]:
         mark = "→" if candidate["is_chosen"] else " "
         who = f"{candidate['peer_name']} ({candidate['peer'][-8:]})"
         print(f"{mark} {candidate['score']:.2f}  {candidate['skill']:24} {who}")
