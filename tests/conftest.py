@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from faults.checker import assert_holds
 from faults.history import History
 from faults.link import LinkProxy
-from faults.processes import NodeProcess
-
-
-class StartNode(Protocol):
-    def __call__(
-        self, command: Sequence[str], name: str = "node", env: Mapping[str, str] | None = None
-    ) -> NodeProcess:
-        """Start `command` under `name`, with a directory of its own that restarts keep."""
-        ...
+from faults.processes import NodeProcess, StartNode
 
 
 @pytest.fixture

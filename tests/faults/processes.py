@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -304,6 +304,16 @@ class NodeProcess:
             for path in (self.stdout_path, self.stderr_path)
         )
         return ProcessFailed("\n".join((f"{self.name} {why}", *tails)))
+
+
+class StartNode(Protocol):
+    """The fixture `start_node`."""
+
+    def __call__(
+        self, command: Sequence[str], name: str = "node", env: Mapping[str, str] | None = None
+    ) -> NodeProcess:
+        """Start `command` under `name`, with a directory of its own that restarts keep."""
+        ...
 
 
 def _tail(path: Path) -> list[str]:
