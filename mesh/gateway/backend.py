@@ -1,0 +1,89 @@
+"""What the gateway needs from the node behind it: one small protocol, and the values it shows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from monai_node.agents.graph import TaskGraph
+from monai_node.agents.request import RunRequest
+from monai_node.registry.events import RunEvent
+from monai_node.registry.wire import Label
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model at one peer, as `GET /v1/models` lists it: the fields of its advert."""
+
+    alias: str
+    peer: str
+    peer_name: str
+    digest: str = ""
+    architecture: str = ""
+    parameter_count: int = 0
+    quantisation: str = ""
+    n_ctx: int = 0
+    licence: str = ""
+
+    @property
+    def qualified(self) -> str:
+        """`alias@peer`: this model at this peer and nowhere else."""
+        return f"{self.alias}@{self.peer}"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCandidate:
+    """One peer that could do a task, best first in a list; `reasons` says why it stands there."""
+
+    peer: str
+    peer_name: str
+    skill: str
+    model: str
+    score: float
+    reasons: list[str] = field(default_factory=list[str])
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A node of the mesh as seen from here. `last_heard_seconds` ago; None for this node itself."""
+
+    id: str
+    name: str
+    state: Literal["alive", "suspect", "gone", "self"]
+    addrs: list[str] = field(default_factory=list[str])
+    models: list[str] = field(default_factory=list[str])
+    skills: list[str] = field(default_factory=list[str])
+    running: int = 0
+    queued: int = 0
+    last_heard_seconds: float | None = None
+
+
+class Backend(Protocol):
+    """Runs requests. Every method may raise a MonaiError, which becomes the HTTP answer."""
+
+    def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
+        """The run's events, ending with exactly one `answer.completed` or `error`.
+
+        Iterated, and closed, in one task; closing the iterator cancels the run. It ends within
+        `request.options.deadline_seconds`. A model that no peer offers is a NotFound with the code
+        `model_not_found`, either raised or as the `error` event.
+        """
+        ...
+
+    async def plan(self, request: RunRequest) -> TaskGraph:
+        """The task graph that `run` would carry out for this request."""
+        ...
+
+    async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
+        """Who would be asked to do the task `text`, best first; nothing is sent to anyone."""
+        ...
+
+    def models(self) -> Sequence[ModelEntry]: ...
+
+    def peers(self) -> Sequence[PeerView]: ...
+
+    def is_ready(self) -> tuple[bool, str]:
+        """Whether at least one skill is reachable and, when not, why, in one sentence."""
+        ...

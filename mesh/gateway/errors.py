@@ -1,0 +1,141 @@
+"""Errors as OpenAI clients know them: the one place where they become statuses, bodies and headers.
+
+Also the errors that only an HTTP front can have.
+
+MonaiError
+├── CallerError
+│   ├── NotAllowed         403  a host name or a web page that this gateway does not answer
+│   ├── MethodNotAllowed   405
+│   └── BodyTooSlow        408
+└── NodeError
+    └── TooManyRuns        429
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from monai_node.mesh.gateway.body import JsonResponse
+from monai_node.registry.errors import CallerError, InvalidRequest, MonaiError, NodeError, NotFound
+from monai_node.registry.events import RunFailed
+
+_log = logging.getLogger(__name__)
+
+# Another try by the client would run the whole request again for the same end, so the OpenAI SDKs,
+# which retry every 5xx twice, are told not to.
+_NEVER_RETRIED = frozenset({500, 504})
+_RETRY_LATER = frozenset({429, 503})
+_RETRY_AFTER_SECONDS_DEFAULT = 2.0
+
+
+class NotAllowed(CallerError):
+    status = 403
+    default_code = "not_allowed"
+
+
+class MethodNotAllowed(CallerError):
+    status = 405
+    default_code = "method_not_allowed"
+
+
+class BodyTooSlow(CallerError):
+    status = 408
+    default_code = "request_timeout"
+
+
+class TooManyRuns(NodeError):
+    status = 429
+    kind = "rate_limit_error"
+    default_code = "too_many_runs"
+
+
+def error_body(error: MonaiError | RunFailed) -> dict[str, Any]:
+    """OpenAI's error object, always with its four keys."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.kind,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def error_headers(error: MonaiError | RunFailed) -> dict[str, str]:
+    """When, and whether at all, a client should try again."""
+    headers: dict[str, str] = {}
+    after = error.retry_after_seconds
+    if after is None and error.status in _RETRY_LATER:
+        after = _RETRY_AFTER_SECONDS_DEFAULT
+    if after is not None:
+        headers["retry-after"] = str(max(1, math.ceil(after)))
+    if error.status in _NEVER_RETRIED:
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+def error_response(error: MonaiError | RunFailed) -> Response:
+    status = error.status if 400 <= error.status <= 599 else 500
+    return JsonResponse(error_body(error), status, headers=error_headers(error))
+
+
+def run_failed(error: MonaiError, run: str) -> RunFailed:
+    """The event that ends a run with this error."""
+    return RunFailed(
+        run=run,
+        status=error.status,
+        kind=error.kind,
+        code=error.code,
+        message=error.message,
+        param=error.param,
+        retry_after_seconds=error.retry_after_seconds,
+    )
+
+
+def log_defect(what: str, error: BaseException) -> None:
+    """Where an unexpected error arose. Its message stays out: it may quote what a user wrote."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s failed: %s\n%s", what, type(error).__name__, where)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every answer that is not a success, the framework's own included, gets OpenAI's shape."""
+    app.add_exception_handler(MonaiError, _on_monai_error)
+    app.add_exception_handler(HTTPException, _on_framework_error)
+    app.add_exception_handler(RequestValidationError, _on_bad_parameter)
+
+
+async def _on_monai_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MonaiError)
+    return error_response(error)
+
+
+async def _on_framework_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = error_response(_of_framework(error.status_code, request))
+    response.headers.update(error.headers or {})  # `Allow`, of a 405
+    return response
+
+
+def _of_framework(status: int, request: Request) -> MonaiError:
+    asked = f"{request.method} {request.url.path}"[:200]
+    if status == 404:
+        return NotFound(f"there is no {asked} here")
+    if status == 405:
+        return MethodNotAllowed(f"{asked} is not a method of that path")
+    return InvalidRequest(f"{asked} could not be read")
+
+
+async def _on_bad_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"][1:])
+    return error_response(InvalidRequest(f"{param}: {first['msg']}", param=param))

@@ -1,0 +1,154 @@
+"""What every request passes before anything of ours sees it, as one ASGI layer around the app.
+
+Who may ask: a browser runs pages of strangers on this machine, and loopback does not stop them. A
+page that resolves its own name to 127.0.0.1 (DNS rebinding) betrays itself by the Host header, one
+that calls us directly by Origin or Sec-Fetch-Site. No CORS header is ever sent.
+
+How much: a body has a size and a time. Every answer carries `x-request-id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from ipaddress import ip_address
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monai_node.mesh.gateway.config import GatewayConfig
+from monai_node.mesh.gateway.errors import BodyTooSlow, NotAllowed, error_response, log_defect
+from monai_node.registry.errors import Internal, MonaiError, RequestTooLarge
+
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^:\[\]@/]+)(:\d{1,5})?", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455 section 7.4.1
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, in a URL's spelling, is this machine by definition and not by look-up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def refusal(headers: Headers, config: GatewayConfig) -> MonaiError | None:
+    """Why a request with these headers is not answered; None when it is."""
+    host = headers.get("host", "")
+    authority = _AUTHORITY.fullmatch(host)
+    name = authority["host"].lower().rstrip(".") if authority else ""
+    if not is_loopback(name) and name not in config.hosts:
+        return NotAllowed("this gateway does not answer to that host name", code="host_not_allowed")
+    if _is_foreign_page(headers, host):
+        return NotAllowed("a web page of another origin may not use this gateway", code="origin_not_allowed")
+    if int(headers.get("content-length", "0")) > config.body_bytes_max:
+        return _too_large(config)
+    return None
+
+
+def _is_foreign_page(headers: Headers, host: str) -> bool:
+    origin = headers.get("origin")
+    if origin is not None:
+        return origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}")
+    # Browsers send no Origin with plain GETs (an <img>, a script), but they say where from.
+    # Following a link is fine: the other page cannot read what is shown.
+    is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    return is_foreign and headers.get("sec-fetch-mode") != "navigate"
+
+
+def _too_large(config: GatewayConfig) -> RequestTooLarge:
+    return RequestTooLarge(f"the body is larger than {config.body_bytes_max} bytes")
+
+
+def request_id_of(headers: Headers) -> str:
+    """The client's own id when it is a harmless one, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(8)}"
+
+
+class Guard:
+    """The layer itself. Also the last resort for an exception that nobody handled."""
+
+    def __init__(self, app: ASGIApp, config: GatewayConfig) -> None:
+        self._app = app
+        self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket" and refusal(Headers(scope=scope), self._config):
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        answer = _Answer(send, request_id_of(headers))
+        refused = refusal(headers, self._config)
+        try:
+            if refused is not None:
+                return await error_response(refused)(scope, receive, answer.send)
+            body = _Body(receive, self._config)
+            await self._app(scope, body.receive, answer.send)
+        except ClientDisconnect:
+            return None
+        except Exception as error:
+            # The entry point of HTTP: nothing of ours stands above this to handle anything.
+            log_defect(f"request {answer.request_id}", error)
+            defect = Internal("the request failed for a reason inside this node; its log says where")
+            if answer.is_started:
+                # Raising is how an ASGI app has the connection cut, so that no client takes the
+                # part it has for the whole.
+                raise defect from None
+            await error_response(defect)(scope, receive, answer.send)
+
+
+class _Answer:
+    """The sending side: adds the headers that every answer has."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.is_started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            headers["x-content-type-options"] = "nosniff"
+        await self._send(message)
+
+
+class _Body:
+    """The receiving side: RequestTooLarge or BodyTooSlow out of `receive` while the body comes in.
+
+    It counts what arrives, since a chunked body announces no length.
+    """
+
+    def __init__(self, receive: Receive, config: GatewayConfig) -> None:
+        self._receive = receive
+        self._config = config
+        self._received_bytes = 0
+        self._is_complete = False
+        self._until = asyncio.get_running_loop().time() + config.body_seconds
+
+    async def receive(self) -> Message:
+        if self._is_complete:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            seconds = self._config.body_seconds
+            raise BodyTooSlow(f"the body did not arrive within {seconds:g} seconds") from None
+        self._received_bytes += len(message.get("body", b""))
+        self._is_complete = not message.get("more_body", False)
+        if self._received_bytes > self._config.body_bytes_max:
+            raise _too_large(self._config)
+        return message

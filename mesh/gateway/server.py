@@ -1,0 +1,137 @@
+"""uvicorn inside our own tasks: bound before it starts, ready when entered, drained when left."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from monai_node.mesh.gateway.limits import is_loopback
+from monai_node.registry.errors import SetupError
+from monai_node.registry.tasks import task_scope
+
+_TICK_SECONDS = 1.0  # how often uvicorn renews its Date header
+_DRAIN_SECONDS = 10  # for answers under way when the gateway stops; then they are cut
+_CUT_SECONDS = 5  # for what was cut to clean up: closing a run tells its peers
+_IDLE_SECONDS = 30  # longer than clients keep an idle connection, so that they close it, not we
+# A client that takes nothing of what was sent for this long loses its connection, kernel buffers
+# included (tcp(7), TCP_USER_TIMEOUT). Linux only; elsewhere the app's own time for a send must do.
+_UNREAD_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a gateway listens. `port` is the real one, also when 0 was asked for."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+@asynccontextmanager
+async def open_server(
+    app: ASGIApp, host: str, port: int, *, drain_seconds: int = _DRAIN_SECONDS
+) -> AsyncGenerator[Address]:
+    """Serves `app` for as long as it is entered; port 0 takes a free one.
+
+    Leaving stops listening, lets answers under way finish for `drain_seconds` and cuts the rest, so
+    that no client takes a part for the whole. Leaves signals and logging to the process. SetupError when
+    the address is not on loopback or cannot be had.
+    """
+    listener = _listen(host, port)
+    name, bound_port = listener.getsockname()[:2]
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # paths carry what users wrote (GET /v1/route?text=…)
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=drain_seconds,
+        )
+    )
+    async with task_scope() as tasks:
+        serving = tasks.start(server.serve([listener]), name="gateway")
+        try:
+            await server.ready.wait()
+            yield Address(name, bound_port)
+        finally:
+            server.stopping.set()
+            await asyncio.wait({serving})
+
+
+async def serve(
+    app: ASGIApp, host: str, port: int, on_ready: Callable[[Address], None] = lambda _: None
+) -> None:
+    """`open_server` as a task: tells `on_ready` where it listens, then serves until cancelled."""
+    async with open_server(app, host, port) as address:
+        on_ready(address)
+        await asyncio.get_running_loop().create_future()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not is_loopback(host):
+        raise SetupError(
+            f"the gateway listens on loopback only, not on {host}: whoever reaches it may use it;"
+            " choose --host 127.0.0.1"
+        )
+    name = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in name else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(AttributeError):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
+        listener.bind((name, port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise _cannot_listen(error, host, port) from None
+    return listener
+
+
+def _cannot_listen(error: OSError | OverflowError, host: str, port: int) -> SetupError:
+    if isinstance(error, OverflowError):
+        return SetupError(f"{port} is not a port; choose one from 1 to 65535 with --port")
+    if error.errno == errno.EADDRINUSE:
+        return SetupError(f"port {port} on {host} is in use; choose another with --port")
+    return SetupError(f"cannot listen on port {port} of {host}: {error.strerror}")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hands on the process: no signal handlers, events instead of polling."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self.stopping = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        self.ready.set()
+        while not self.stopping.is_set():
+            await self.on_tick(0)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but requests that it cancelled have ended when it returns."""
+        await super().shutdown(sockets)
+        cut = set(self.server_state.tasks)
+        if cut:
+            await asyncio.wait(cut, timeout=_CUT_SECONDS)

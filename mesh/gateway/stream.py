@@ -1,0 +1,222 @@
+"""One run as one HTTP answer: its events are read in one task, written by another, and the run ends
+when the client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from monai_node.mesh.gateway.backend import Backend
+from monai_node.mesh.gateway.body import JsonResponse
+from monai_node.mesh.gateway.completion import (
+    KEEP_ALIVE,
+    Chunks,
+    Head,
+    completion,
+    completion_headers,
+)
+from monai_node.mesh.gateway.config import GatewayConfig
+from monai_node.mesh.gateway.errors import TooManyRuns, error_response, log_defect, run_failed
+from monai_node.mesh.gateway.openai import ChatCall
+from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
+from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed
+from monai_node.registry.tasks import task_scope
+
+_EVENTS_WAITING_MAX = 64  # a client that reads slowly slows its own run down
+_FINISH_SECONDS = 5.0  # for what a run still does after its last event
+_SSE_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold small chunks back
+]
+
+
+class RunGate:
+    """Counts runs in flight, and turns away what is too many."""
+
+    def __init__(self, runs_max: int) -> None:
+        self._runs_max = runs_max
+        self.running_count = 0
+
+    @contextmanager
+    def admit(self) -> Generator[None]:
+        """Holds one place; TooManyRuns when there is none."""
+        if self.running_count >= self._runs_max:
+            raise TooManyRuns(f"{self._runs_max} requests are in flight here; try again shortly")
+        self.running_count += 1
+        try:
+            yield
+        finally:
+            self.running_count -= 1
+
+
+@asynccontextmanager
+async def _closing(events: AsyncIterator[RunEvent]) -> AsyncGenerator[AsyncIterator[RunEvent]]:
+    try:
+        yield events
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
+
+
+class Feed:
+    """The events of one run, ended by exactly one `answer.completed` or `error`, come what may."""
+
+    def __init__(self, backend: Backend, call: ChatCall, limit_seconds: float) -> None:
+        self._backend = backend
+        self._request = call.request
+        self._limit_seconds = limit_seconds
+        self._queue: asyncio.Queue[RunEvent] = asyncio.Queue(_EVENTS_WAITING_MAX)
+        self._has_ended = False
+
+    async def next(self, until: float | None = None) -> RunEvent | None:
+        """The next event; None when the loop's clock reaches `until` first."""
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._queue.get()
+        except TimeoutError:
+            return None
+
+    async def pump(self) -> None:
+        """Runs the request. The backend's iterator is iterated and closed in this one task, because
+        the run may own a task group, which cannot be left from another task."""
+        error = await self._run()
+        if not self._has_ended:
+            await self._queue.put(run_failed(error, self._request.run))
+
+    async def _run(self) -> MonaiError:
+        """Pass the events on; the error that stands when the run did not end by itself."""
+        clock = asyncio.timeout(self._limit_seconds)
+        try:
+            async with clock, _closing(self._backend.run(self._request)) as events:
+                async for event in events:
+                    await self._pass_on(event)
+            return Internal("the run ended without an answer")
+        except MonaiError as error:
+            return error
+        except Exception as error:
+            # An entry point: whatever a run raises must end this one request, and only it.
+            if clock.expired():
+                seconds = self._request.options.deadline_seconds
+                return DeadlineExceeded(f"no answer within the {seconds:g} seconds of this request")
+            log_defect(f"run {self._request.run}", error)
+            return Internal("the run failed for a reason inside this node; its log says where")
+
+    async def _pass_on(self, event: RunEvent) -> None:
+        """The iterator is read to its end, beyond the last event, so that the run can finish."""
+        if self._has_ended:
+            return
+        await self._queue.put(event)
+        self._has_ended = isinstance(event, AnswerCompleted | RunFailed)
+
+
+class RunResponse(Response):
+    """Answers a chat call, whole or as a stream; holds a place in the gate while it does."""
+
+    def __init__(self, backend: Backend, call: ChatCall, gate: RunGate, config: GatewayConfig) -> None:
+        super().__init__()
+        self._backend = backend
+        self._call = call
+        self._gate = gate
+        self._config = config
+        self._head = Head(call.request.run, call.request.model, int(time.time()))
+        self._clock = asyncio.get_running_loop().time
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = self._call.request.options.deadline_seconds + self._config.grace_seconds
+        with self._gate.admit():
+            async with task_scope() as tasks:
+                feed = Feed(self._backend, self._call, limit)
+                pump = tasks.start(feed.pump(), name=f"run {self._call.request.run}")
+                writing = self._stream(feed, send) if self._call.stream else self._whole(feed, send)
+                writer = tasks.start(writing, name="answer")
+                gone = tasks.start(_disconnected(receive), name="disconnect")
+                await asyncio.wait({writer, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if writer.done():
+                    await asyncio.wait({pump}, timeout=_FINISH_SECONDS)
+
+    async def _whole(self, feed: Feed, send: Send) -> None:
+        started = time.monotonic()
+        tasks: list[PlanTask] = []
+        pieces: list[str] = []
+        while True:
+            match await feed.next():
+                case PlanTask() as task:
+                    tasks.append(task)
+                case AnswerDelta(text=text):
+                    pieces.append(text)
+                case AnswerCompleted() as done:
+                    content = completion(self._head, "".join(pieces), tasks, done)
+                    response = JsonResponse(content, headers=completion_headers(done))
+                    elapsed_ms = (time.monotonic() - started) * 1000
+                    response.headers["server-timing"] = f"run;dur={elapsed_ms:.1f}"
+                    return await self._answer(response, send)
+                case RunFailed() as failed:
+                    return await self._answer(error_response(failed), send)
+                case _:
+                    pass
+
+    async def _stream(self, feed: Feed, send: Send) -> None:
+        options = self._call.request.options
+        include_usage = self._call.include_usage
+        chunks = Chunks(self._head, include_usage=include_usage, has_events=options.events)
+        frames, event = await self._first_sign(feed, chunks)
+        if isinstance(event, RunFailed):
+            return await self._answer(error_response(event), send)
+        run = (b"x-mesh-run", self._head.run.encode())
+        await self._send(send, _start(200, [*_SSE_HEADERS, run]))
+        frames = chunks.opening() + frames
+        until = 0.0
+        while True:
+            is_last = isinstance(event, AnswerCompleted | RunFailed)
+            if frames:
+                await self._send(send, _body(frames, more=not is_last))
+                until = self._clock() + self._config.keep_alive_seconds
+            if is_last:
+                return None
+            event = await feed.next(until)
+            frames = KEEP_ALIVE if event is None else chunks.frames(event)
+
+    async def _first_sign(self, feed: Feed, chunks: Chunks) -> tuple[bytes, RunEvent | None]:
+        """Waits until the stream must begin, or until the run failed and need not: the frames so
+        far, and the event that decided; None when it was the time."""
+        until = self._clock() + self._config.opening_seconds
+        frames = b""
+        while (event := await feed.next(until)) is not None:
+            frames += chunks.frames(event)
+            if chunks.is_first_sign(event):
+                break
+        return frames, event
+
+    async def _answer(self, response: Response, send: Send) -> None:
+        response.headers["x-mesh-run"] = self._head.run
+        start = _start(response.status_code, response.raw_headers)
+        for message in (start, _body(bytes(response.body), more=False)):
+            await self._send(send, message)
+
+    async def _send(self, send: Send, message: dict[str, object]) -> None:
+        """ClientDisconnect also when the client is there but takes nothing for too long."""
+        try:
+            async with asyncio.timeout(self._config.stall_seconds):
+                await send(message)
+        except TimeoutError:
+            raise ClientDisconnect from None
+
+
+def _start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, object]:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def _body(data: bytes, *, more: bool) -> dict[str, object]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,104 @@
+"""A backend that plays a script, for tests of whatever stands before a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from monai_node.agents.graph import Task, TaskGraph
+from monai_node.agents.request import RunRequest
+from monai_node.mesh.gateway.backend import ModelEntry, PeerView, RouteCandidate
+from monai_node.registry.errors import MonaiError
+from monai_node.registry.events import (
+    AnswerCompleted,
+    AnswerDelta,
+    PlanTask,
+    Provenance,
+    RunCreated,
+    RunEvent,
+)
+from monai_node.registry.wire import Label, Usage
+
+Script = Callable[[RunRequest], AsyncGenerator[RunEvent, None]]
+
+
+def provenance(task: str = "t1", model: str = "smollm2", peer_name: str = "anna") -> Provenance:
+    """One part of an answer, made in half a second with 3 + 2 tokens."""
+    return Provenance(
+        task=task,
+        text="say hello",
+        skill="chat",
+        peer="12D3KooWpeer",
+        peer_name=peer_name,
+        model=model,
+        seconds=0.5,
+        usage=Usage(prompt_tokens=3, completion_tokens=2),
+        finish_reason="stop",
+    )
+
+
+def completed(run: str, *parts: Provenance) -> AnswerCompleted:
+    """The end of a run whose answer has these parts; their usage summed."""
+    return AnswerCompleted(
+        run=run,
+        finish_reason="stop",
+        usage=Usage(
+            prompt_tokens=sum(part.usage.prompt_tokens for part in parts),
+            completion_tokens=sum(part.usage.completion_tokens for part in parts),
+        ),
+        parts=list(parts),
+    )
+
+
+def says(*pieces: str, error: MonaiError | None = None) -> Script:
+    """A run of one task that answers in these pieces, and then completes or raises `error`."""
+
+    async def script(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
+        yield RunCreated(run=request.run)
+        yield PlanTask(run=request.run, task="t1", text="say hello", depends_on=[])
+        for piece in pieces:
+            yield AnswerDelta(run=request.run, text=piece)
+        if error is not None:
+            raise error
+        yield completed(request.run, provenance())
+
+    return script
+
+
+@dataclass(slots=True)
+class ScriptedBackend:
+    """Plays `script` for every run, remembers the requests, and tells when a run has ended."""
+
+    script: Script = field(default_factory=lambda: says("Hel", "lo"))
+    entries: Sequence[ModelEntry] = ()
+    reason: str = ""  # why it is not ready; empty when it is
+    requests: list[RunRequest] = field(default_factory=list[RunRequest])
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
+        self.requests.append(request)
+        try:
+            async with aclosing(self.script(request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self.ended.set()
+
+    async def plan(self, request: RunRequest) -> TaskGraph:
+        self.requests.append(request)
+        return TaskGraph(tasks=(Task(id="t1", text=request.messages[-1].content),))
+
+    async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
+        reasons = [f"{label}: {text}"]
+        return [RouteCandidate("12D3KooWpeer", "anna", "chat", "smollm2", 0.9, reasons, True)]
+
+    def models(self) -> Sequence[ModelEntry]:
+        return self.entries
+
+    def peers(self) -> Sequence[PeerView]:
+        return [PeerView("12D3KooWself", "me", "self")]
+
+    def is_ready(self) -> tuple[bool, str]:
+        return not self.reason, self.reason

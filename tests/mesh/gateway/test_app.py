@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from monai_node.agents.graph import TaskGraph
+from monai_node.agents.request import RunRequest
+from monai_node.mesh.gateway.app import create_app
+from monai_node.mesh.gateway.backend import ModelEntry
+from monai_node.mesh.gateway.config import GatewayConfig
+from monai_node.mesh.gateway.testing import ScriptedBackend, says
+from monai_node.registry.errors import NoProvider
+
+ANNA = ModelEntry("smollm2", "12D3KooWanna", "anna", digest="sha256:aa", n_ctx=2048)
+BELA = ModelEntry("smollm2", "12D3KooWbela", "béla")
+HELLO = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+def _ask(
+    method: str,
+    path: str,
+    backend: ScriptedBackend | None = None,
+    config: GatewayConfig | None = None,
+    **more: Any,
+) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        app = create_app(backend or ScriptedBackend(entries=[ANNA, BELA]), config)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, path, **more)
+
+    return asyncio.run(ask())
+
+
+def test_a_completion_is_answered_by_the_backend_that_got_the_request() -> None:
+    backend = ScriptedBackend(says("Hello"))
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    answer = _ask("POST", "/v1/chat/completions", backend, json=HELLO, headers={"traceparent": trace})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["choices"][0]["message"]["content"] == "Hello"
+    assert answer.headers["x-mesh-run"] == backend.requests[0].run
+    assert backend.requests[0].traceparent == trace
+
+
+def test_a_stream_is_server_sent_events() -> None:
+    answer = _ask("POST", "/v1/chat/completions", json={**HELLO, "stream": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+def test_each_call_is_a_run_of_its_own() -> None:
+    backend = ScriptedBackend()
+    for _ in range(2):
+        _ask("POST", "/v1/chat/completions", backend, json=HELLO)
+    first, second = backend.requests
+    assert first.run != second.run
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/plan"])
+def test_garbage_is_a_400(path: str) -> None:
+    answer = _ask("POST", path, content=b"\x00{")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/chat/completions"), ("POST", "/v1/plan"), ("GET", "/v1/route?text=hello")],
+)
+def test_more_work_than_allowed_is_asked_to_come_back(method: str, path: str) -> None:
+    config = GatewayConfig(runs_max=0)
+    answer = _ask(method, path, config=config, json=HELLO)
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_nobody_reachable_is_a_503_that_says_when_to_retry() -> None:
+    backend = ScriptedBackend(says(error=NoProvider("nobody", retry_after_seconds=9)))
+    answer = _ask("POST", "/v1/chat/completions", backend, json=HELLO)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "9")
+
+
+def test_models_are_the_mesh_then_every_alias_then_every_alias_at_a_peer() -> None:
+    listed = _ask("GET", "/v1/models").json()
+    assert listed["object"] == "list"
+    names = ["mesh", "smollm2", "smollm2@12D3KooWanna", "smollm2@12D3KooWbela"]
+    assert [model["id"] for model in listed["data"]] == names
+    assert {model["object"] for model in listed["data"]} == {"model"}
+    assert all(isinstance(model["created"], int) for model in listed["data"])
+    assert [model["owned_by"] for model in listed["data"]] == ["mesh", "mesh", "anna", "béla"]
+    assert listed["data"][2]["mesh"]["n_ctx"] == 2048
+
+
+def test_one_model_is_shown_by_its_name_whatever_characters_that_has() -> None:
+    slashed = ScriptedBackend(entries=[ModelEntry("org/model:q4", "12D3KooWanna", "anna")])
+    for name in ("mesh", "org/model:q4", "org/model:q4@12D3KooWanna"):
+        assert _ask("GET", f"/v1/models/{name}", slashed).json()["id"] == name
+
+
+@pytest.mark.parametrize("name", ["gpt-4", "org/model", ""])
+def test_a_model_that_is_not_there_is_a_404(name: str) -> None:
+    answer = _ask("GET", f"/v1/models/{name}")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+
+
+def test_a_plan_is_shown_and_not_run() -> None:
+    answer = _ask("POST", "/v1/plan", json={"text": "say hello"})
+    assert TaskGraph.model_validate(answer.json()).tasks[0].text == "say hello"
+
+
+def test_a_plan_that_takes_too_long_is_given_up() -> None:
+    class Slow(ScriptedBackend):
+        async def plan(self, request: RunRequest) -> TaskGraph:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    body = {"text": "x", "mesh": {"deadline_seconds": 0.01}}
+    answer = _ask("POST", "/v1/plan", Slow(), json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+def test_candidates_come_with_their_reasons() -> None:
+    answer = _ask("GET", "/v1/route", params={"text": "say hello", "privacy": "local"})
+    assert answer.json()["data"] == [
+        {
+            "peer": "12D3KooWpeer",
+            "peer_name": "anna",
+            "skill": "chat",
+            "model": "smollm2",
+            "score": 0.9,
+            "reasons": ["local: say hello"],
+            "is_chosen": True,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [({}, "text"), ({"text": ""}, "text"), ({"text": "x", "privacy": "private"}, "privacy")],
+)
+def test_a_wrong_query_is_refused_by_name(params: dict[str, str], param: str) -> None:
+    answer = _ask("GET", "/v1/route", params=params)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_peers_are_listed() -> None:
+    listed = _ask("GET", "/v1/peers").json()
+    assert [peer["state"] for peer in listed["data"]] == ["self"]
+
+
+def test_a_living_gateway_without_skills_is_healthy_but_not_ready() -> None:
+    lonely = ScriptedBackend(reason="no peer offers any skill")
+    assert _ask("GET", "/health", lonely).json() == {"status": "ok"}
+    answer = _ask("GET", "/ready", lonely)
+    assert (answer.status_code, answer.json()["reason"]) == (503, "no peer offers any skill")
+    assert _ask("GET", "/ready").status_code == 200
+
+
+def test_the_api_describes_itself_without_a_page_that_loads_from_elsewhere() -> None:
+    assert "/v1/chat/completions" in _ask("GET", "/openapi.json").json()["paths"]
+    assert {_ask("GET", path).status_code for path in ("/docs", "/redoc")} == {404}
