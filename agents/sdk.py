@@ -17,7 +17,7 @@ import asyncio
 import inspect
 import re
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast
@@ -55,7 +55,7 @@ class AgentSkill:
     text_parameter: str | None
     context_parameter: str | None
 
-    async def run(self, text: str, context: Context) -> AsyncIterator[str]:
+    async def run(self, text: str, context: Context) -> AsyncGenerator[str, None]:
         """The pieces of the result; TypeError for a piece that is not text.
 
         A sync function runs in a thread. It cannot be interrupted, so closing this iterator waits
@@ -92,8 +92,9 @@ async def _in_thread(function: SkillFunction, arguments: dict[str, Any]) -> obje
     def work() -> object:
         try:
             return function(**arguments)
-        except StopIteration as error:  # a Future cannot carry it: the caller would wait for ever
-            raise RuntimeError("it raised StopIteration") from error
+        except (StopIteration, SystemExit, KeyboardInterrupt) as error:
+            # asyncio hands none of them on: the first would hang the caller, the others end the loop
+            raise RuntimeError(f"it raised {type(error).__name__}") from error
 
     running = asyncio.ensure_future(asyncio.to_thread(work))
     try:
