@@ -35,14 +35,16 @@ class ControlTokens:
 
     def __init__(self, texts: Sequence[str]) -> None:
         longest_first = sorted({text for text in texts if text}, key=lambda text: (-len(text), text))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
+        self._pattern = re.compile(pattern)
+        self._any_case = re.compile(pattern, re.IGNORECASE)  # a template may change the case
 
     def found_in(self, text: str) -> list[str]:
         return self._pattern.findall(text)
 
     def broken(self, text: str) -> str:
         """The text with a space after the first character of every control token in it."""
-        return self._pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        return self._any_case.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
 def pieces_of(render: Render, messages: list[dict[str, Any]], controls: ControlTokens) -> list[Piece]:
