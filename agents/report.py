@@ -1,0 +1,133 @@
+"""What a run says of its tasks: events from what their dispatch yields, and who made what. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monai_node.agents.graph import Task, TaskGraph
+from monai_node.registry.errors import MonaiError, NoProvider, TaskFailed
+from monai_node.registry.events import (
+    PlanTask,
+    Provenance,
+    RunFailed,
+    TaskContinued,
+    TaskDispatched,
+    TaskText,
+    TaskWasAccepted,
+)
+from monai_node.registry.ids import RunId
+from monai_node.registry.wire import Label, Usage
+from monai_node.router.dispatch import Accepted, Dispatched, Done, Lost, Text
+from monai_node.router.rank import Candidate
+
+_RETRY_AFTER_SECONDS = 2.0  # a peer that starts or comes back is known after a round of probes
+_NAMED_CHARS_MAX = 80
+
+
+@dataclass(slots=True)
+class Tries:
+    """How far one task came: who has it, how often it was sent, since when."""
+
+    candidate: Candidate | None = None
+    count: int = 0
+    started: float = 0.0
+
+    def note(self, event: Dispatched, now: float) -> None:
+        self.started = self.started if self.count else now
+        self.candidate, self.count = event.candidate, event.number
+
+
+def planned(run: RunId, graph: TaskGraph) -> list[PlanTask]:
+    """The tasks in plan order, but each after those it depends on, as readers of events expect."""
+    rest = list(graph.tasks)
+    told: dict[str, PlanTask] = {}
+    while rest:
+        task = next(task for task in rest if all(other in told for other in task.depends_on))
+        rest.remove(task)
+        told[task.id] = PlanTask(run=run, task=task.id, text=task.text, depends_on=task.depends_on)
+    return list(told.values())
+
+
+def progress(
+    run: RunId, task: Task, event: Dispatched | Accepted | Text | Lost
+) -> TaskDispatched | TaskWasAccepted | TaskText | TaskContinued:
+    match event:
+        case Dispatched(attempt=attempt, candidate=candidate):
+            return TaskDispatched(
+                run=run,
+                task=task.id,
+                attempt=attempt,
+                skill=candidate.skill,
+                peer=candidate.peer,
+                peer_name=candidate.peer_name,
+                reasons=list(candidate.reasons),
+            )
+        case Accepted(attempt=attempt, position=position):
+            return TaskWasAccepted(run=run, task=task.id, attempt=attempt, position=position)
+        case Text(text=text):
+            return TaskText(run=run, task=task.id, text=text)
+        case Lost(candidate=candidate, error=error):
+            return TaskContinued(run=run, task=task.id, lost_peer=candidate.peer, error=error.message)
+
+
+def made(task: Task, done: Done) -> Provenance:
+    """Who made the result of a task."""
+    candidate, completed = done.candidate, done.completed
+    return Provenance(
+        task=task.id,
+        text=task.text,
+        skill=candidate.skill,
+        peer=candidate.peer,
+        peer_name=candidate.peer_name,
+        model=completed.model or candidate.model or candidate.skill,
+        seconds=done.seconds,
+        usage=completed.usage,
+        finish_reason=completed.finish_reason,
+        attempts=done.attempts,
+    )
+
+
+def not_made(task: Task, tries: Tries, error: MonaiError, now: float) -> Provenance:
+    """Who tried last, if anybody did, and why there is no result."""
+    candidate = tries.candidate
+    return Provenance(
+        task=task.id,
+        text=task.text,
+        skill=candidate.skill if candidate else task.skill or "",
+        peer=candidate.peer if candidate else "",
+        peer_name=candidate.peer_name if candidate else "",
+        model=(candidate.model or candidate.skill) if candidate else "",
+        seconds=now - tries.started if candidate else 0.0,
+        usage=Usage(),
+        finish_reason="error",
+        attempts=tries.count,
+        status="failed",
+        error=error.message,
+    )
+
+
+def run_failed(run: RunId, error: MonaiError) -> RunFailed:
+    return RunFailed(
+        run=run,
+        status=error.status,
+        kind=error.kind,
+        code=error.code,
+        message=error.message,
+        param=error.param,
+        retry_after_seconds=error.retry_after_seconds,
+    )
+
+
+def no_provider(label: Label) -> NoProvider:
+    return NoProvider(
+        f"no reachable peer that may see a {label!r} request offers a skill for this; start one with"
+        " `monai-node serve model.gguf --join …`",
+        retry_after_seconds=_RETRY_AFTER_SECONDS,
+    )
+
+
+def dependency_failed(task: Task) -> TaskFailed:
+    """Why a task was never sent that needs the result of `task`."""
+    words = " ".join(task.text[: 4 * _NAMED_CHARS_MAX].split())
+    named = words if len(words) <= _NAMED_CHARS_MAX else words[:_NAMED_CHARS_MAX].rstrip() + "…"
+    return TaskFailed(f"it needs the result of “{named}”, and that part failed", code="dependency_failed")
