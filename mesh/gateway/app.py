@@ -12,9 +12,9 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from starlette.responses import Response
 
 from monai_node.mesh.gateway.backend import Backend, ModelEntry
-from monai_node.mesh.gateway.body import JsonResponse
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import install_error_handlers
+from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.limits import Guard
 from monai_node.mesh.gateway.openai import chat_call, plan_request
 from monai_node.mesh.gateway.stream import RunGate, RunResponse

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote
 
-from monai_node.mesh.gateway.body import encode_json
 from monai_node.mesh.gateway.errors import error_body
+from monai_node.mesh.gateway.json_io import encode_json
 from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,

@@ -42,7 +42,7 @@ def refusal(headers: Headers, config: GatewayConfig) -> MonaiError | None:
     host = headers.get("host", "")
     authority = _AUTHORITY.fullmatch(host)
     name = authority["host"].lower().rstrip(".") if authority else ""
-    if not is_loopback(name) and name not in config.hosts:
+    if not is_loopback(name) and name not in map(str.lower, config.hosts):
         return NotAllowed("this gateway does not answer to that host name", code="host_not_allowed")
     if _is_foreign_page(headers, host):
         return NotAllowed("a web page of another origin may not use this gateway", code="origin_not_allowed")
@@ -89,8 +89,8 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         answer = _Answer(send, request_id_of(headers))
-        refused = refusal(headers, self._config)
         try:
+            refused = refusal(headers, self._config)
             if refused is not None:
                 return await error_response(refused)(scope, receive, answer.send)
             body = _Body(receive, self._config)

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from monai_node.agents.request import MeshOptions, RunRequest
-from monai_node.mesh.gateway.body import check_plain, encode_json, parse_object
+from monai_node.agents.request import RunRequest
+from monai_node.mesh.gateway.bodies import ChatBody, Message, Part, PlanBody, ResponseFormat, Tool, validated
+from monai_node.mesh.gateway.json_io import check_plain, encode_json, parse_object
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import (
-    MESSAGES_MAX,
     SCHEMA_BYTES_MAX,
     TOKENS_MAX,
     ChatMessage,
@@ -31,10 +29,7 @@ from monai_node.registry.wire import (
 
 # OpenAI accepts top_p = 0 and means the likeliest token; engines want a mass above zero.
 _TOP_P_MIN = 1e-6
-_FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-# pydantic names the members of a union in the path of an error; a client knows only the fields.
-_UNION_MEMBER = re.compile(r"[\[(]|^_[A-Z]|^str$")
 _PARTS_NOT_TEXT = {
     "image_url": "an image",
     "input_audio": "audio",
@@ -52,100 +47,10 @@ class ChatCall:
     include_usage: bool = False
 
 
-class _Tolerant(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
-
-
-class _Function(_Tolerant):
-    name: str = Field(pattern=_FUNCTION_NAME)
-
-
-class _Tool(_Tolerant):
-    type: str
-    function: _Function | None = None
-
-
-class _CalledFunction(_Tolerant):
-    name: str = Field(min_length=1, max_length=256)
-    arguments: str
-
-
-class _ToolCall(_Tolerant):
-    id: str = Field(min_length=1, max_length=256)
-    type: Literal["function"] = "function"
-    function: _CalledFunction
-
-
-class _Part(_Tolerant):
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class _Message(_Tolerant):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_Part] | None = None
-    name: str | None = Field(default=None, max_length=256)
-    tool_calls: list[_ToolCall] | None = Field(default=None, max_length=128)
-    tool_call_id: str | None = Field(default=None, max_length=256)
-
-
-class _StreamOptions(_Tolerant):
-    include_usage: bool | None = None
-
-
-class _JsonSchema(_Tolerant):
-    name: str = Field(pattern=_FUNCTION_NAME)
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-
-
-class _ResponseFormat(_Tolerant):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: _JsonSchema | None = None
-
-
-_Messages = Annotated[list[_Message], Field(min_length=1, max_length=MESSAGES_MAX)]
-_Count = Annotated[int, Field(ge=1)]
-_Penalty = Annotated[float, Field(ge=-2, le=2)]
-
-
-class _Addressed(_Tolerant):
-    """What every body of ours that asks for a run holds."""
-
-    model: str = Field(default="mesh", min_length=1, max_length=256)
-    mesh: MeshOptions = MeshOptions()
-
-
-class _ChatBody(_Addressed):
-    messages: _Messages
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    presence_penalty: _Penalty | None = None
-    frequency_penalty: _Penalty | None = None
-    n: _Count = 1
-    logprobs: bool = False
-    stream: bool = False
-    stream_options: _StreamOptions = _StreamOptions()
-    response_format: _ResponseFormat | None = None
-    tools: list[_Tool] = Field(default_factory=list[_Tool], max_length=128)
-    tool_choice: str | _Tool | None = None
-    functions: list[Any] = Field(default_factory=list[Any])
-    modalities: list[str] = Field(default_factory=lambda: ["text"])
-
-
-class _PlanBody(_Addressed):
-    messages: _Messages | None = None
-    text: str | None = Field(default=None, min_length=1)
-
-
 def chat_call(body: bytes, run: RunId, traceparent: str | None = None) -> ChatCall:
     """The call in the body of `POST /v1/chat/completions`; InvalidRequest or Unsupported."""
     raw = parse_object(body)
-    chat = _validated(_ChatBody, raw)
+    chat = validated(ChatBody, raw)
     _refuse_unsupported(chat)
     request = RunRequest(
         run=run,
@@ -160,7 +65,7 @@ def chat_call(body: bytes, run: RunId, traceparent: str | None = None) -> ChatCa
 
 def plan_request(body: bytes, run: RunId) -> RunRequest:
     """The request in the body of `POST /v1/plan`: a conversation in `messages`, or one `text`."""
-    plan = _validated(_PlanBody, parse_object(body))
+    plan = validated(PlanBody, parse_object(body))
     if (plan.messages is None) == (plan.text is None):
         raise InvalidRequest("give either messages or text", param="messages")
     messages = (
@@ -171,37 +76,7 @@ def plan_request(body: bytes, run: RunId) -> RunRequest:
     return RunRequest(run=run, messages=messages, model=plan.model, options=plan.mesh)
 
 
-_B = TypeVar("_B", bound=BaseModel)
-
-
-def _validated(kind: type[_B], raw: dict[str, Any]) -> _B:
-    present = {key: value for key, value in raw.items() if value is not None}
-    try:
-        return kind.model_validate(present)
-    except ValidationError as error:
-        raise _invalid(error) from None
-
-
-def _invalid(error: ValidationError) -> InvalidRequest:
-    """The deepest complaint: of a union's members, the one that the value came closest to."""
-    complaints = [
-        ([part for part in each["loc"] if not _UNION_MEMBER.search(str(part))], each)
-        for each in error.errors(include_url=False, include_input=False)
-    ]
-    path, complaint = max(complaints, key=lambda pair: len(pair[0]))
-    param = ".".join(str(part) for part in path)
-    if complaint["type"] == "extra_forbidden":
-        known = f"; mesh takes {', '.join(MeshOptions.model_fields)}" if len(path) == 2 else ""
-        return InvalidRequest(f"{param} is not an option{known}", param=param)
-    if complaint["type"] == "missing":
-        return InvalidRequest(f"{param} is missing", param=param)
-    said = complaint["msg"]
-    subject, _, rest = said.partition(" should ")
-    sentence = f"{param} should {rest}" if rest else f"{param}: {subject}"
-    return InvalidRequest(sentence[:500], param=param)
-
-
-def _refuse_unsupported(chat: _ChatBody) -> None:
+def _refuse_unsupported(chat: ChatBody) -> None:
     if chat.n > 1:
         raise Unsupported("n: one answer per request is given; send n requests instead", param="n")
     if chat.logprobs:
@@ -216,11 +91,11 @@ def _refuse_unsupported(chat: _ChatBody) -> None:
 
 
 # --- messages -------------------------------------------------------------------------------------
-def _messages(messages: list[_Message]) -> tuple[ChatMessage, ...]:
+def _messages(messages: list[Message]) -> tuple[ChatMessage, ...]:
     return tuple(_message(message, f"messages.{n}") for n, message in enumerate(messages))
 
 
-def _message(message: _Message, param: str) -> ChatMessage:
+def _message(message: Message, param: str) -> ChatMessage:
     if message.content is None and not (message.role == "assistant" and message.tool_calls):
         raise InvalidRequest(f"{param}.content is missing", param=f"{param}.content")
     if message.role == "tool" and message.tool_call_id is None:
@@ -230,13 +105,13 @@ def _message(message: _Message, param: str) -> ChatMessage:
     return ChatMessage(role=message.role, content=content, extra=extra)
 
 
-def _text(content: str | list[_Part] | None, param: str) -> str:
+def _text(content: str | list[Part] | None, param: str) -> str:
     if not isinstance(content, list):
         return content or ""
     return "\n".join(_part(part, f"{param}.{n}") for n, part in enumerate(content))
 
 
-def _part(part: _Part, param: str) -> str:
+def _part(part: Part, param: str) -> str:
     if part.type in ("text", "refusal"):
         text = part.text if part.type == "text" else part.refusal
         if text is None:
@@ -247,7 +122,7 @@ def _part(part: _Part, param: str) -> str:
 
 
 # --- parameters -----------------------------------------------------------------------------------
-def _parameters(chat: _ChatBody, raw: dict[str, Any]) -> Parameters:
+def _parameters(chat: ChatBody, raw: dict[str, Any]) -> Parameters:
     limit = chat.max_completion_tokens or chat.max_tokens
     top_p = chat.top_p
     values: dict[str, Any] = {
@@ -263,7 +138,7 @@ def _parameters(chat: _ChatBody, raw: dict[str, Any]) -> Parameters:
         "tools": _tools(chat, raw),
         "tool_choice": _tool_choice(chat),
     }
-    return _validated(Parameters, values)
+    return validated(Parameters, values)
 
 
 def _stop(stop: str | list[str] | None) -> list[str]:
@@ -272,7 +147,7 @@ def _stop(stop: str | list[str] | None) -> list[str]:
     return [text for text in listed if text]
 
 
-def _json_schema(wanted: _ResponseFormat | None) -> dict[str, Any] | None:
+def _json_schema(wanted: ResponseFormat | None) -> dict[str, Any] | None:
     if wanted is None or wanted.type == "text":
         return None
     if wanted.type == "json_object":
@@ -289,7 +164,7 @@ def _json_schema(wanted: _ResponseFormat | None) -> dict[str, Any] | None:
     return schema
 
 
-def _tools(chat: _ChatBody, raw: dict[str, Any]) -> list[dict[str, Any]]:
+def _tools(chat: ChatBody, raw: dict[str, Any]) -> list[dict[str, Any]]:
     """The tools as the client wrote them: what a schema may hold is the model's business."""
     for n, tool in enumerate(chat.tools):
         param = f"tools.{n}"
@@ -302,9 +177,9 @@ def _tools(chat: _ChatBody, raw: dict[str, Any]) -> list[dict[str, Any]]:
     return tools
 
 
-def _tool_choice(chat: _ChatBody) -> str | dict[str, Any] | None:
+def _tool_choice(chat: ChatBody) -> str | dict[str, Any] | None:
     choice, names = chat.tool_choice, {tool.function.name for tool in chat.tools if tool.function}
-    if isinstance(choice, _Tool):
+    if isinstance(choice, Tool):
         if choice.type != "function" or choice.function is None:
             raise Unsupported("tool_choice: only a function can be chosen", param="tool_choice")
         if choice.function.name not in names:

@@ -47,7 +47,7 @@ async def open_server(
     that no client takes a part for the whole. Leaves signals and logging to the process. SetupError when
     the address is not on loopback or cannot be had.
     """
-    listener = _listen(host, port)
+    listener = listen(host, port)
     name, bound_port = listener.getsockname()[:2]
     server = _Server(
         uvicorn.Config(
@@ -81,14 +81,17 @@ async def serve(
         await asyncio.get_running_loop().create_future()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket on loopback; SetupError when it cannot be had."""
     if not is_loopback(host):
         raise SetupError(
             f"the gateway listens on loopback only, not on {host}: whoever reaches it may use it;"
             " choose --host 127.0.0.1"
         )
     name = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]")
-    listener = socket.socket(socket.AF_INET6 if ":" in name else socket.AF_INET)
+    # asyncio turns Nagle's algorithm off (40 ms per answer) only for sockets that say they are TCP.
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(AttributeError):

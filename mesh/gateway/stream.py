@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from monai_node.mesh.gateway.backend import Backend
-from monai_node.mesh.gateway.body import JsonResponse
 from monai_node.mesh.gateway.completion import (
     KEEP_ALIVE,
     Chunks,
@@ -23,6 +22,7 @@ from monai_node.mesh.gateway.completion import (
 )
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import TooManyRuns, error_response, log_defect, run_failed
+from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.openai import ChatCall
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed

@@ -132,6 +132,8 @@ def test_stream_and_its_usage_are_read() -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
         ({"mesh": {"foo": 1}}, "mesh.foo"),
+        ({"mesh": {"str": 1}}, "mesh.str"),
+        ({"mesh": {"x" * 999: 1}}, f"mesh.{'x' * 123}"),
         ({"mesh": "local"}, "mesh"),
         ({"mesh": {"privacy": "private"}}, "mesh.privacy"),
         ({"mesh": {"deadline_seconds": 0}}, "mesh.deadline_seconds"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ import pytest
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
-from monai_node.mesh.gateway.server import Address, open_server, serve
+from monai_node.mesh.gateway.server import Address, listen, open_server, serve
 from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance
 from monai_node.registry.errors import SetupError
 from monai_node.registry.events import AnswerDelta, RunEvent
@@ -105,6 +106,17 @@ def test_a_port_in_use_or_out_of_range_is_one_sentence_about_it() -> None:
     assert refused.value.message == said
     with pytest.raises(SetupError, match="70000 is not a port"):
         _run(listen(70000))
+
+
+def test_accepted_connections_send_at_once_and_give_up_readers_that_do_not_read() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP  # asyncio's condition for TCP_NODELAY
+            if sys.platform == "linux":
+                unread_ms = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                assert unread_ms == 60_000
 
 
 def test_serving_as_a_task_ends_when_the_task_is_cancelled() -> None:

@@ -1,0 +1,146 @@
+"""The bodies that clients send, as far as they matter here, and what is wrong with one. Pure.
+
+Names and bounds are OpenAI's (its OpenAPI document), where the wire has no tighter ones.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from monai_node.agents.request import MeshOptions
+from monai_node.registry.errors import InvalidRequest
+from monai_node.registry.wire import MESSAGES_MAX
+
+_FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+_PARAM_CHARS_MAX = 128  # a client's own key may stand in it
+# pydantic names the members of a union in the path of an error; a client knows only the fields.
+_UNION_MEMBERS = re.compile(r".*\[.*|str|Tool", re.DOTALL)
+
+
+class _Tolerant(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class Function(_Tolerant):
+    name: str = Field(pattern=_FUNCTION_NAME)
+
+
+class Tool(_Tolerant):
+    type: str
+    function: Function | None = None
+
+
+class CalledFunction(_Tolerant):
+    name: str = Field(min_length=1, max_length=256)
+    arguments: str
+
+
+class ToolCall(_Tolerant):
+    id: str = Field(min_length=1, max_length=256)
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Part(_Tolerant):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class Message(_Tolerant):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    name: str | None = Field(default=None, max_length=256)
+    tool_calls: list[ToolCall] | None = Field(default=None, max_length=128)
+    tool_call_id: str | None = Field(default=None, max_length=256)
+
+
+class StreamOptions(_Tolerant):
+    include_usage: bool | None = None
+
+
+class JsonSchema(_Tolerant):
+    name: str = Field(pattern=_FUNCTION_NAME)
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class ResponseFormat(_Tolerant):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+_Messages = Annotated[list[Message], Field(min_length=1, max_length=MESSAGES_MAX)]
+_Count = Annotated[int, Field(ge=1)]
+_Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class Addressed(_Tolerant):
+    """What every body of ours that asks for a run holds."""
+
+    model: str = Field(default="mesh", min_length=1, max_length=256)
+    mesh: MeshOptions = MeshOptions()
+
+
+class ChatBody(Addressed):
+    messages: _Messages
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    n: _Count = 1
+    logprobs: bool = False
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] = Field(default_factory=list[Tool], max_length=128)
+    tool_choice: str | Tool | None = None
+    functions: list[Any] = Field(default_factory=list[Any])
+    modalities: list[str] = Field(default_factory=lambda: ["text"])
+
+
+class PlanBody(Addressed):
+    messages: _Messages | None = None
+    text: str | None = Field(default=None, min_length=1)
+
+
+_B = TypeVar("_B", bound=BaseModel)
+
+
+def validated(kind: type[_B], raw: dict[str, Any]) -> _B:
+    """`raw` as a `kind`, null meaning absent; InvalidRequest that names the field otherwise."""
+    present = {key: value for key, value in raw.items() if value is not None}
+    try:
+        return kind.model_validate(present)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> InvalidRequest:
+    """The deepest complaint: of a union's members, the one that the value came closest to."""
+    complaints = [(_path(each), each) for each in error.errors(include_url=False, include_input=False)]
+    path, complaint = max(complaints, key=lambda pair: len(pair[0]))
+    param = ".".join(path)[:_PARAM_CHARS_MAX]
+    if complaint["type"] == "extra_forbidden":
+        known = f"; mesh takes {', '.join(MeshOptions.model_fields)}" if len(path) == 2 else ""
+        return InvalidRequest(f"{param} is not an option{known}", param=param)
+    if complaint["type"] == "missing":
+        return InvalidRequest(f"{param} is missing", param=param)
+    said = complaint["msg"]
+    subject, _, rest = said.partition(" should ")
+    sentence = f"{param} should {rest}" if rest else f"{param}: {subject}"
+    return InvalidRequest(sentence[:500], param=param)
+
+
+def _path(complaint: ErrorDetails) -> list[str]:
+    *path, last = (str(part) for part in complaint["loc"])
+    fields = [part for part in path if not _UNION_MEMBERS.fullmatch(part)]
+    is_own_key = complaint["type"] == "extra_forbidden"  # the client's own word, whatever it is
+    return [*fields, last] if is_own_key or not _UNION_MEMBERS.fullmatch(last) else fields
