@@ -32,8 +32,9 @@ class Connections(INotifee):
     out of step with what they report.
     """
 
-    def __init__(self, swarm: Swarm, tell: Callable[[PeerId, bool], object]) -> None:
+    def __init__(self, swarm: Swarm, per_peer_max: int, tell: Callable[[PeerId, bool], object]) -> None:
         self._swarm = swarm
+        self._per_peer_max = per_peer_max
         self._tell = tell
         self._up: set[ID] = set()
         self._links: dict[INetConn, set[Link]] = {}
@@ -59,6 +60,10 @@ class Connections(INotifee):
         if links is not None:
             links.discard(link)
 
+    @property
+    def stream_count(self) -> int:
+        return sum(map(len, self._links.values()))
+
     def _abort_streams(self, connection: INetConn) -> None:
         for link in self._links.pop(connection, ()):
             link.abort(_LOST)
@@ -78,7 +83,7 @@ class Connections(INotifee):
     async def leave(self) -> None:
         """Part from everybody, in bounded time: what was sent and closed still arrives."""
         with trio.move_on_after(_FLUSH_SECONDS):
-            for link in self._all_links():
+            for link in [link for links in self._links.values() for link in links]:
                 if link.outbox.is_closing:
                     await link.outbox.ended.wait()
         connections = cast(list[SwarmConn], self._swarm.get_connections())
@@ -89,15 +94,14 @@ class Connections(INotifee):
             patches.hang_up(connection)
         await _closed(connections, _HANG_UP_SECONDS)
 
-    def _all_links(self) -> list[Link]:
-        return [link for links in self._links.values() for link in links]
-
     # --- what libp2p tells ---
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         if conn.is_closed:
             # It ended while it was being added, and libp2p would keep it among the live ones.
             self._swarm.remove_conn(cast(SwarmConn, conn))
         peer = conn.muxed_conn.peer_id
+        if len(self.of(peer)) > self._per_peer_max:
+            patches.hang_up(conn)
         patches.allow_dial(self._swarm, peer)
         self._look(peer)
 

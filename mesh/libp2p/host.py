@@ -19,14 +19,13 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import ProtocolNotSupportedError
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
-from libp2p.rcmgr import ResourceLimits, ResourceManager
-from libp2p.rcmgr.connection_limits import ConnectionLimits
 from multiaddr import Multiaddr
 
 from monai_node.mesh.identity import Identity
@@ -86,8 +85,11 @@ class Host:
         self._bridge, self._host = bridge, host
         self._swarm = cast(Swarm, host.get_network())
         self._swarm.retry_config = RetryConfig(max_retries=0)  # who dials knows when to try again
+        # Its books lose a place for good with each dial that is cancelled in its handshake; the
+        # limits that follow here and in the connection config are counted from what is there.
+        self._swarm.set_resource_manager(None)
         patches.guard_streams(host, _STREAMS_PER_CONNECTION_MAX)
-        self._connections = Connections(self._swarm, self._tell)
+        self._connections = Connections(self._swarm, _CONNECTIONS_PER_PEER_MAX, self._tell)
         self._swarm.register_notifee(self._connections)
         self._dialler = Dialler(self._swarm, self._connections)
         async with host.run(listen_addrs=self._listen), trio.open_nursery() as nursery:
@@ -108,7 +110,6 @@ class Host:
             muxer_opt=patches.muxer_options(),
             listen_addrs=self._listen or None,
             connection_config=_connection_config(),
-            resource_manager=_resource_manager(),
             addrs_factory=reachable,
             # A stranger's word on where we are found: not to be repeated to others.
             disable_identify_address_discovery=True,
@@ -171,6 +172,8 @@ class Host:
 
     # --- streams ----------------------------------------------------------------------------------
     async def _accept(self, protocol: str, stream: INetStream) -> None:
+        if self._connections.stream_count >= _STREAMS_MAX:
+            raise StreamError("too many streams")
         peer = PeerId(stream.muxed_conn.peer_id.to_base58())
         link = Link(peer, self._bridge)
         self._bridge.to_loop.post(partial(self._on_stream, protocol, link))
@@ -208,21 +211,6 @@ def _connection_config() -> ConnectionConfig:
         inbound_upgrade_timeout=DIAL_SECONDS,
         outbound_upgrade_timeout=DIAL_SECONDS,
         inbound_stream_protocol_negotiation_timeout=_NEGOTIATE_SECONDS,
-    )
-
-
-def _resource_manager() -> ResourceManager:
-    """Fixed limits, without the parts that shrink them: those would make a busy node deaf."""
-    return ResourceManager(
-        limits=ResourceLimits(max_connections=_CONNECTIONS_MAX, max_streams=_STREAMS_MAX),
-        connection_limits=ConnectionLimits(
-            max_established_per_peer=_CONNECTIONS_PER_PEER_MAX,
-            max_established_total=_CONNECTIONS_MAX,
-        ),
-        enable_metrics=False,
-        enable_memory_limits=False,
-        enable_circuit_breaker=False,
-        enable_graceful_degradation=False,
     )
 
 

@@ -61,6 +61,7 @@ _WINDOW_PARTS = 4
 # These report what any stranger can cause (a refused dial, a bad handshake) as errors of ours; the
 # transport raises the same in words, to whoever asked.
 _LOUD = (
+    "libp2p.host.basic_host",
     "libp2p.transport.tcp",
     "libp2p.network.swarm",
     "libp2p.protocol_muxer.multiselect_client",

@@ -165,7 +165,7 @@ async def dialling_a_peer_that_failed_and_then_called_us(is_patched: bool) -> st
         swarm = swarm_of(node)
         swarm.retry_config = RetryConfig(max_retries=0)
         if is_patched:
-            swarm.register_notifee(Connections(swarm, lambda _peer, _is_up: None))
+            swarm.register_notifee(Connections(swarm, 4, lambda _peer, _is_up: None))
         node.get_peerstore().add_addrs(peer.get_id(), [NOWHERE], 60)
         with pytest.raises(Exception, match="unable to connect"):
             await swarm.dial_peer(peer.get_id())

@@ -243,6 +243,63 @@ def test_a_dial_into_silence_ends_at_its_deadline() -> None:
     run(test)
 
 
+def test_dials_that_were_given_up_take_no_place_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("monai_node.mesh.libp2p.host._CONNECTIONS_MAX", 2)
+    monkeypatch.setattr("monai_node.mesh.libp2p.host._CONNECTIONS_OUTBOUND", 1)
+
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            where = f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}"
+            async with open_node() as node, open_node() as peer:
+                for _ in range(4):
+                    with pytest.raises(PeerUnreachable, match="no answer"):
+                        await node.connect(f"{where}/p2p/{Identity.generate().peer_id}", 0.1)
+                await node.connect(peer.addrs[0], SECONDS)
+
+    run(test)
+
+
+def test_a_peer_that_comes_and_goes_is_always_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai_node.mesh.libp2p.host._CONNECTIONS_MAX", 2)
+    monkeypatch.setattr("monai_node.mesh.libp2p.host._CONNECTIONS_OUTBOUND", 1)
+
+    async def test() -> None:
+        async with open_node() as node:
+            watch = Watch(node)
+            for _ in range(4):
+                async with open_node() as visitor:
+                    await visitor.connect(node.addrs[0], SECONDS)
+                assert await asyncio.wait_for(watch.down.get(), SECONDS) == visitor.peer_id
+
+    run(test)
+
+
+def test_what_was_sent_and_closed_arrives_also_when_the_sender_leaves_at_once() -> None:
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def read(stream: Stream) -> None:
+        with suppress(EOFError, PeerLost):
+            while True:
+                received.put_nowait(await stream.receive())
+
+    async def test() -> None:
+        async with open_node() as node:
+            node.handle(PROTOCOL, read)
+            for _ in range(5):
+                async with open_node() as sender:
+                    await sender.connect(node.addrs[0], SECONDS)
+                    stream = await sender.open(node.peer_id, PROTOCOL, SECONDS)
+                    for n in range(20):
+                        await stream.send(b"%d" % n)
+                    await stream.close()
+                for n in range(20):
+                    assert await asyncio.wait_for(received.get(), SECONDS) == b"%d" % n
+
+    run(test)
+
+
 def test_a_peer_that_was_down_can_be_dialled_as_soon_as_it_is_up() -> None:
     async def test() -> None:
         identity, port = Identity.generate(), _free_port()
@@ -431,7 +488,7 @@ async def _settled(node: Transport) -> None:
         connections = host._swarm.get_connections()
         muxed: list[Any] = [connection.muxed_conn for connection in connections]
         left = sum(len(each.streams) + len(each.stream_events) for each in muxed)
-        links = len(host._connections._all_links())
+        links = host._connections.stream_count
         free = all(each.stream_backlog_semaphore.value == 256 for each in muxed)
         if connections and not left and not links and free:
             return
