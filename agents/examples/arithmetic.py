@@ -33,7 +33,8 @@ _LEAD = Phrases(
 )
 _TAIL = Phrases(
     """please|thanks|thank you|equal to|equals|equal|make|makes|is|come to|exactly|for me|in total|
-    altogether|work out to|give|gives|give me|to be exact|then|=|?|.|!|,|;|:"""
+    altogether|work out to|give|gives|give me|to be exact|then|
+    as a decimal|as a number|=|?|.|!|,|;|:"""
 )
 _LINKS = Phrases("are there|is there|are|is|there|in|make up|makes up|equals|equal|does|do")
 _INTO = (
@@ -121,6 +122,7 @@ class _Statements(Expressions):
         self.earlier = Earlier.of(ctx)
         self.last: Value | None = None
         self.referred = False
+        self.is_mixed = False  # "in hours and minutes" is one target of two units
 
     def answers(self) -> list[str]:
         lines: list[_Line] = []
@@ -239,8 +241,10 @@ class _Statements(Expressions):
         """“in km”, “to miles and feet”, “in km and in miles”."""
         found: list[Unit] = []
         start = self.index
+        self.is_mixed = False
         while self.take(*_INTO) or (found and self.take("and", ",")):
-            self.take(*_INTO)
+            self.is_mixed = bool(found) and self.words[self.index - 1] == "and"
+            self.is_mixed = not self.take(*_INTO) and self.is_mixed
             self.take("a", "an", "the")
             unit = self.unit()
             if unit is None:
@@ -256,7 +260,7 @@ class _Statements(Expressions):
             source = ""  # a plain quantity is written by us
         results = [values.attempt(partial(in_unit, unit=target), value) for target in targets]
         self.last = results[0]
-        if len(targets) == 2 and not any(result.refusal for result in results):
+        if self.is_mixed and len(targets) == 2 and not any(result.refusal for result in results):
             mixed = in_two_units(value, *targets)
             if mixed is not None:
                 return [_equation(source, value, mixed[0], mixed[1])]

@@ -25,6 +25,8 @@ Operation = Callable[..., Value]
 _FUNCTIONS: tuple[tuple[tuple[str, ...], Operation], ...] = (
     (("cube root of", "cubic root of", "cbrt"), partial(values.root, degree=3)),
     (("square root of", "root of", "sqrt of", "sqrt"), partial(values.root, degree=2)),
+    (("square of",), partial(values.power_of, exponent=2)),
+    (("cube of",), partial(values.power_of, exponent=3)),
     (("factorial of",), values.factorial),
     (("absolute value of",), values.absolute),
     (
@@ -161,7 +163,7 @@ class Expressions(Quantities):
     def _function(self) -> Value | None:
         for phrases, operation in _FUNCTIONS:
             if self.take(*phrases):
-                return self.worked(operation, self._power())
+                return self.worked(operation, self._signed())
         return None
 
     def _of_several(self) -> Value | None:

@@ -55,6 +55,8 @@ def read(text: str) -> tuple[str, list[Token]]:
     plain = _VULGAR_PATTERN.sub(lambda m: f"({m[1] or 0}+{_VULGAR[m[2]]})", text)
     plain = unicodedata.normalize("NFKC", plain.translate(_REPLACED))
     plain = _FEET_AND_INCHES.sub(r"\1 feet \2 inches", plain)
+    if len(plain) > TEXT_CHARS_MAX:
+        raise NotArithmetic("too long for a calculation")
     tokens = None if _DATE_LIKE.search(plain) else tokens_of(plain, _TOKEN)
     if not tokens:
         raise NotArithmetic("it holds signs that are no arithmetic")
@@ -251,5 +253,5 @@ def quantities_in(text: str) -> list[Value]:
 
 def _is_sign(plain: str, token: Token) -> bool:
     """Whether a "-" belongs to the number after it, as in "is -40", not as in "9-5"."""
-    before = plain[: token.start].rstrip()
-    return plain[token.end : token.end + 1].isdigit() and not before[-1:].isalnum()
+    before = plain[max(0, token.start - 1) : token.start]
+    return plain[token.end : token.end + 1].isdigit() and not before.isalnum()

@@ -179,6 +179,10 @@ def raised(base: Value, exponent: Value) -> Value:
     return irrational(lambda: _IRRATIONAL.power(_decimal(b), _decimal(e)))
 
 
+def power_of(base: Value, exponent: int) -> Value:
+    return raised(base, Value(Fraction(exponent)))
+
+
 def _exact_root(value: Fraction, degree: int) -> Fraction | None:
     roots = [_whole_root(part, degree) for part in (value.numerator, value.denominator)]
     if roots[0] is None or roots[1] is None:
