@@ -1,0 +1,273 @@
+"""A gateway before a node: joins directory, router, runs and HTTP, and is what the HTTP face asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from monai_node.agents.graph import TaskGraph
+from monai_node.agents.request import RunRequest
+from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions
+from monai_node.mesh.gateway.backend import ModelEntry, PeerView, RouteCandidate
+from monai_node.mesh.node import Node, Say
+from monai_node.mesh.state import write_json
+from monai_node.registry.advert import Advert, Beacon, ModelInfo, Skill
+from monai_node.registry.errors import NotFound, SetupError
+from monai_node.registry.events import RunEvent
+from monai_node.registry.ids import PeerId
+from monai_node.registry.membership import PeerRecord
+from monai_node.registry.wire import Label
+from monai_node.router.dispatch import Dispatcher
+from monai_node.router.embed import CachedEmbedder, Embedder
+from monai_node.router.health import Health
+from monai_node.router.index import Match, Offer, SkillIndex
+from monai_node.router.policy import peer_label
+from monai_node.router.rank import Candidate, rank, rank_general, rank_models
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from monai_node.agents.run import Runner
+    from monai_node.mesh.gateway.server import Address
+
+_NOBODY = "no peer is reachable that offers a skill"
+
+
+class Front:
+    """Implements the gateway's `Backend` and the run's `Routes` on one node."""
+
+    def __init__(self, node: Node, embedder: Embedder) -> None:
+        from monai_node.agents.run import Runner
+
+        self._node = node
+        self._index = SkillIndex(CachedEmbedder(embedder))
+        self._health = Health()
+        dispatcher = Dispatcher(
+            node.transport,
+            time.monotonic,
+            self._health,
+            heard=node.directory.heard,
+            is_alive=lambda peer: node.directory.liveness(peer) == "alive",
+        )
+        # Whoever opened a mesh to strangers meant to use it; a private one stays among its members.
+        label: Label = "open" if node.mesh.is_open else "trusted"
+        self._runner: Runner = Runner(self, dispatcher, time.monotonic, label, _now)
+
+    # --- what the HTTP face asks --------------------------------------------------------------------
+    def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
+        return self._runner.run(request)
+
+    async def plan(self, request: RunRequest) -> TaskGraph:
+        return await asyncio.to_thread(self._runner.plan, request)
+
+    async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
+        candidates = await self.for_text(text, label)
+        return [
+            RouteCandidate(
+                peer=candidate.peer,
+                peer_name=candidate.peer_name,
+                skill=candidate.skill,
+                model=candidate.model,
+                score=round(candidate.score, 4),
+                reasons=list(candidate.reasons),
+                is_chosen=position == 0,
+            )
+            for position, candidate in enumerate(candidates)
+        ]
+
+    def models(self) -> Sequence[ModelEntry]:
+        return [
+            ModelEntry(
+                alias=model.alias,
+                peer=peer,
+                peer_name=name,
+                digest=model.digest,
+                architecture=model.architecture,
+                parameter_count=model.parameter_count,
+                quantisation=model.quantisation,
+                n_ctx=model.n_ctx,
+                licence=model.licence,
+            )
+            for peer, name, model in self._reachable_models()
+        ]
+
+    def peers(self) -> Sequence[PeerView]:
+        now = time.monotonic()
+        records = sorted(self._node.directory.membership.records(), key=lambda record: record.peer)
+        return [self._self_view(), *(_view(record, now) for record in records)]
+
+    def is_ready(self) -> tuple[bool, str]:
+        return (True, "") if self._offers() else (False, _NOBODY)
+
+    # --- what a run asks ----------------------------------------------------------------------------
+    async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
+        await self._index.update(self._offers())
+        matches = await self._index.match(text)
+        return rank(matches, label=label, health=self._health, now=time.monotonic()).candidates
+
+    def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
+        alias, _, peer = model.partition("@")
+        return rank_models(
+            self._offers(), alias, peer or None, label=label, health=self._health, now=time.monotonic()
+        ).candidates
+
+    def for_passthrough(self, label: Label, *, needs_tools: bool) -> Sequence[Candidate]:
+        return rank_general(
+            self._offers(), needs_tools, label=label, health=self._health, now=time.monotonic()
+        ).candidates
+
+    def for_skill(self, skill: str, label: Label) -> Sequence[Candidate]:
+        found = [offer for offer in self._offers() if offer.skill.id == skill]
+        if not found:
+            known = ", ".join(sorted({offer.skill.id for offer in self._offers()})[:10]) or "none"
+            raise NotFound(f"no reachable peer offers the skill {skill!r}; known skills: {known}")
+        matches = [Match(offer, 1.0, 1.0, "") for offer in found]
+        now = time.monotonic()
+        return rank(matches, label=label, health=self._health, now=now, skill=skill).candidates
+
+    # --- who offers what ----------------------------------------------------------------------------
+    def _offers(self) -> list[Offer]:
+        """Every skill that may be given a task now: our own, and those of peers that are alive."""
+        own = self._node.provider
+        load = (own.running, own.queued)
+        found = [
+            self._offer(self._node.peer_id, self._node.config.name, skill, own.models, load)
+            for skill in own.skills
+        ]
+        for record, advert in self._announced():
+            if record.beacon is None or record.beacon.admission == "accepting":
+                load = _load(record.beacon)
+                found += [
+                    self._offer(record.peer, advert.name, skill, advert.models, load)
+                    for skill in advert.skills
+                ]
+        return found
+
+    def _offer(
+        self, peer: PeerId, name: str, skill: Skill, models: Sequence[ModelInfo], load: tuple[int, int]
+    ) -> Offer:
+        return Offer(
+            peer=peer,
+            peer_name=name,
+            label=peer_label(peer, self._node.peer_id, self._node.mesh.is_open),
+            skill=skill,
+            model=next((model for model in models if model.alias == skill.model), None),
+            running=load[0],
+            queued=load[1],
+        )
+
+    def _announced(self) -> Iterator[tuple[PeerRecord, Advert]]:
+        for record in self._node.directory.membership.alive():
+            if record.advert is not None:
+                yield record, record.advert
+
+    def _reachable_models(self) -> Iterator[tuple[PeerId, str, ModelInfo]]:
+        for model in self._node.provider.models:
+            yield self._node.peer_id, self._node.config.name, model
+        for record, advert in self._announced():
+            for model in advert.models:
+                yield record.peer, advert.name, model
+
+    def _self_view(self) -> PeerView:
+        node = self._node
+        return PeerView(
+            id=node.peer_id,
+            name=node.config.name,
+            state="self",
+            addrs=list(node.transport.addrs),
+            models=[model.alias for model in node.provider.models],
+            skills=[skill.id for skill in node.provider.skills],
+            running=node.provider.running,
+            queued=node.provider.queued,
+        )
+
+
+def _view(record: PeerRecord, now: float) -> PeerView:
+    advert = record.advert
+    running, queued = _load(record.beacon)
+    return PeerView(
+        id=record.peer,
+        name=advert.name if advert else "",
+        state=record.liveness,
+        addrs=list(record.addrs),
+        models=[model.alias for model in advert.models] if advert else [],
+        skills=[skill.id for skill in advert.skills] if advert else [],
+        running=running,
+        queued=queued,
+        last_heard_seconds=round(now - record.heard_at, 3),
+    )
+
+
+def _load(beacon: Beacon | None) -> tuple[int, int]:
+    return (beacon.running, beacon.queued) if beacon else (0, 0)
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+# --- opening --------------------------------------------------------------------------------------
+@asynccontextmanager
+async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Address]:
+    """Load the embedder, listen for HTTP, and tell this user's other commands where.
+
+    SetupError when the port is taken or the gateway's packages are missing.
+    """
+    from monai_node.mesh.embedders import open_sentence_embedder
+
+    options = node.config.gateway or GatewayOptions()
+    say("loading the embedder")
+    async with open_sentence_embedder() as embedder:
+        try:
+            # Off the loop: these imports take seconds, in which peers probe us.
+            await asyncio.to_thread(_import_heavy_packages)
+        except ModuleNotFoundError as error:
+            raise SetupError(
+                f"a gateway needs the package {error.name}: pip install 'monai-node[gateway]'"
+            ) from None
+        from monai_node.mesh.gateway.app import create_app
+
+        app = create_app(Front(node, embedder))
+        async with _listen(app, options) as address:
+            with _announced_here(node, address.url):
+                yield address
+
+
+def _import_heavy_packages() -> None:
+    for module in ("langgraph.graph", "monai_node.agents.run", "monai_node.mesh.gateway.app"):
+        importlib.import_module(module)
+
+
+@asynccontextmanager
+async def _listen(app: FastAPI, options: GatewayOptions) -> AsyncGenerator[Address]:
+    """On the port asked for; when none was, on ours, or on a free one if that is taken."""
+    from monai_node.mesh.gateway.server import open_server
+
+    async with contextlib.AsyncExitStack() as stack:
+        port = GATEWAY_PORT if options.port is None else options.port
+        try:
+            address = await stack.enter_async_context(open_server(app, options.host, port))
+        except SetupError:
+            if options.port is not None:
+                raise
+            address = await stack.enter_async_context(open_server(app, options.host, 0))
+        yield address
+
+
+@contextlib.contextmanager
+def _announced_here(node: Node, url: str) -> Generator[None]:
+    """Keep gateway.json while we listen, so that `ask` and `serve` of this user need no address."""
+    file = node.state.gateway_file
+    write_json(file, {"url": url, "join": str(node.join_line), "pid": os.getpid()})
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()
