@@ -20,6 +20,7 @@ from monai_node.agents.examples.written_dates import (
     dates_in,
 )
 
+_DEPTH_MAX = 20  # "a day after a week before …"
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _DAYS_OF_UNIT = {"day": 1, "week": 7, "fortnight": 14}
 _MONTHS_OF_UNIT = {"month": 1, "year": 12, "decade": 120, "century": 1200, "centurie": 1200}
@@ -35,6 +36,8 @@ _NEAR = (
 
 class Dates(WrittenDates):
     """Reads any date from where the cursor stands; what does not fit leaves the cursor alone."""
+
+    _depth = 0
 
     def date(self) -> date | None:
         """A date, with any span before or after it: "2 weeks after 5 May", "today plus 90 days"."""
@@ -72,7 +75,9 @@ class Dates(WrittenDates):
         sign = 1 if self.take("from", "after", "past") else -1 if self.take("before") else 0
         if (not sign and self.peek().lower in WEEKDAY_OF) or self.take("on"):
             sign = 1  # "a week on Friday", "two weeks Friday"
-        anchor = self.date() if sign else None
+        self._depth += 1
+        anchor = self.date() if sign and self._depth < _DEPTH_MAX else None
+        self._depth -= 1
         if anchor is None:
             self.index = start
             return None
