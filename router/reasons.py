@@ -1,0 +1,39 @@
+"""Why a candidate stands where it stands, in words with numbers. Pure."""
+
+from __future__ import annotations
+
+from monai_node.router.health import Health
+from monai_node.router.index import Match, Offer
+
+_EXAMPLE_CHARS = 60
+
+
+def alikeness(match: Match) -> str:
+    if not match.best_example:
+        return f"its description is {match.dense:.2f} alike"
+    return f"example '{_shown(match.best_example)}' is {match.dense:.2f} alike"
+
+
+def circumstances(offer: Offer, health: Health, now: float) -> tuple[str, ...]:
+    """Its load and what this node has seen of it."""
+    standing = health.standing(offer.peer, offer.skill.id)
+    said = [f"{offer.running} running, {offer.queued} queued"]
+    if standing.seconds is not None:
+        said.append(f"took about {standing.seconds:.1f} s lately")
+    if health.cooling_seconds(offer.peer, offer.skill.id, now) > 0:
+        times = "1 failure" if standing.failures == 1 else f"{standing.failures} failures"
+        said.append(f"cooling down after {times}")
+    return tuple(said)
+
+
+def size(offer: Offer) -> tuple[str, ...]:
+    count = offer.model.parameter_count if offer.model is not None else 0
+    if not count:
+        return ()
+    return (f"{count / 1e9:.1f}B parameters" if count >= 1e9 else f"{count / 1e6:.0f}M parameters",)
+
+
+def _shown(example: str) -> str:
+    """An announced text, fit for a line: a peer may have written anything."""
+    line = "".join(char if char.isprintable() else " " for char in example[:_EXAMPLE_CHARS])
+    return line if len(example) <= _EXAMPLE_CHARS else line + "…"

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from monai_node.registry.errors import (
+    Abstained,
+    DeadlineExceeded,
+    InvalidRequest,
+    MonaiError,
+    PeerLost,
+    PeerUnreachable,
+    TaskFailed,
+)
+from monai_node.registry.ids import PeerId
+from monai_node.router.health import STANDINGS_MAX, Health
+
+A, B = PeerId("a"), PeerId("b")
+
+
+def key(peer: PeerId) -> tuple[PeerId, str]:
+    return peer, "chat"
+
+
+def test_two_failures_in_a_row_eject_for_half_a_minute() -> None:
+    health = Health()
+    health.failed(A, "chat", TaskFailed("x"), now=0.0)
+    assert health.cooling_seconds(A, "chat", now=0.0) == 0
+    health.failed(A, "chat", TaskFailed("x"), now=0.0)
+    assert health.cooling_seconds(A, "chat", now=10.0) == 20
+    assert health.cooling_seconds(A, "chat", now=31.0) == 0
+
+
+@pytest.mark.parametrize("error", [PeerLost("x"), PeerUnreachable("x")])
+def test_a_lost_peer_is_ejected_at_once(error: MonaiError) -> None:
+    health = Health()
+    health.failed(A, "chat", error, now=0.0)
+    assert health.cooling_seconds(A, "chat", now=0.0) == 30
+
+
+def test_ejections_grow_to_five_minutes_until_something_succeeds() -> None:
+    health = Health()
+    cooled: list[float] = []
+    for _ in range(12):
+        health.failed(A, "chat", PeerLost("x"), now=0.0)
+        cooled.append(health.cooling_seconds(A, "chat", now=0.0))
+    assert cooled[:3] == [30, 60, 90]
+    assert max(cooled) == cooled[-1] == 300
+    health.succeeded(A, "chat", 1.0)
+    assert health.cooling_seconds(A, "chat", now=0.0) == 0
+    health.failed(A, "chat", PeerLost("x"), now=0.0)
+    assert health.cooling_seconds(A, "chat", now=0.0) == 30
+
+
+@pytest.mark.parametrize("error", [Abstained("x"), InvalidRequest("x"), DeadlineExceeded("x")])
+def test_what_is_not_the_peers_fault_is_not_counted(error: MonaiError) -> None:
+    health = Health()
+    for _ in range(5):
+        health.failed(A, "chat", error, now=0.0)
+    assert health.standing(A, "chat").failures == 0
+
+
+def test_one_skill_of_a_peer_does_not_eject_another() -> None:
+    health = Health()
+    health.failed(A, "chat", PeerLost("x"), now=0.0)
+    assert health.cooling_seconds(A, "sums", now=0.0) == 0
+
+
+def test_ejection_is_ignored_when_everybody_is_ejected() -> None:
+    health = Health()
+    health.failed(A, "chat", PeerLost("x"), now=0.0)
+    assert health.ejected([A, B], key, now=0.0) == [A]
+    health.failed(B, "chat", PeerLost("x"), now=0.0)
+    assert health.ejected([A, B], key, now=0.0) == []
+
+
+def test_seconds_follow_the_latest_tasks() -> None:
+    health = Health()
+    health.succeeded(A, "chat", 10.0)
+    for _ in range(20):
+        health.succeeded(A, "chat", 1.0)
+    assert health.standing(A, "chat").seconds == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_task_cut_by_its_deadline_can_only_raise_the_seconds() -> None:
+    health = Health()
+    health.succeeded(A, "chat", 2.0)
+    health.took(A, "chat", 0.1)
+    assert health.standing(A, "chat").seconds == 2.0
+    health.took(A, "chat", 12.0)
+    assert health.standing(A, "chat").seconds == pytest.approx(5.0)
+    assert health.standing(A, "chat").failures == 0
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    health = Health()
+    for number in range(STANDINGS_MAX + 10):
+        health.succeeded(PeerId(f"p{number}"), "chat", 1.0)
+    assert len(health) == STANDINGS_MAX
+    assert health.standing(PeerId("p0"), "chat").seconds is None

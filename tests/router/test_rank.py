@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import pytest
+
+from monai_node.registry.advert import ModelInfo, Skill
+from monai_node.registry.errors import NotFound, PeerLost, Unsupported
+from monai_node.registry.ids import PeerId
+from monai_node.registry.wire import Label
+from monai_node.router.health import Health
+from monai_node.router.index import Match, Offer
+from monai_node.router.policy import PeerLabel
+from monai_node.router.rank import CANDIDATES_MAX, Ranking, rank, rank_general, rank_models
+
+
+def chat(
+    peer: str,
+    alias: str = "tiny",
+    parameters: int = 135_000_000,
+    *,
+    label: PeerLabel = "trusted",
+    features: tuple[str, ...] = (),
+    running: int = 0,
+    skill: str = "chat",
+    is_general: bool = True,
+) -> Offer:
+    card = Skill(id=skill, name=skill, description="answers", model=alias, is_general=is_general)
+    model = ModelInfo(alias=alias, parameter_count=parameters, features=list(features))
+    return Offer(PeerId(peer), f"{peer}'s node", label, card, model, running)
+
+
+def sums(peer: str, *, label: PeerLabel = "trusted", running: int = 0, queued: int = 0) -> Offer:
+    card = Skill(id="sums", name="sums", description="calculates", is_idempotent=False)
+    return Offer(PeerId(peer), f"{peer}'s node", label, card, None, running, queued)
+
+
+def match(offer: Offer, score: float) -> Match:
+    return Match(offer, score, score, "What is 12 * 9?")
+
+
+def ranked(*matches: Match, label: Label = "trusted", health: Health | None = None) -> Ranking:
+    return rank(matches, label=label, health=health or Health(), now=0.0)
+
+
+def peers(ranking: Ranking) -> list[str]:
+    return [candidate.peer for candidate in ranking.candidates]
+
+
+def test_a_narrow_skill_that_matches_stands_before_a_general_one() -> None:
+    ranking = ranked(match(chat("c"), 0.3), match(sums("a"), 0.71))
+    assert peers(ranking) == ["a", "c"]
+    best = ranking.candidates[0]
+    assert (best.skill, best.model, best.is_general, best.is_idempotent) == ("sums", "", False, False)
+    assert best.reasons == (
+        "example 'What is 12 * 9?' is 0.71 alike",
+        "general skills match 0.30",
+        "0 running, 0 queued",
+    )
+    assert "135M parameters" in ranking.candidates[1].reasons
+
+
+@pytest.mark.parametrize(("narrow", "general"), [(0.29, 0.1), (0.6, 0.59), (0.5, 0.7)])
+def test_a_narrow_skill_that_matches_too_little_is_passed_over_with_the_reason(
+    narrow: float, general: float
+) -> None:
+    ranking = ranked(match(chat("c"), general), match(sums("a"), narrow))
+    assert peers(ranking) == ["c"]
+    ((offer, reason),) = ranking.filtered
+    assert offer.peer == "a"
+    assert f"{narrow:.2f} alike" in reason
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [("local", ["s"]), ("trusted", ["s", "t"]), ("open", ["s", "t", "o"])]
+)
+def test_only_peers_that_may_see_the_request_are_candidates(label: Label, expected: list[str]) -> None:
+    offers = [chat("s", label="self"), chat("t", label="trusted"), chat("o", label="open")]
+    ranking = ranked(*(match(offer, 0.5) for offer in offers), label=label)
+    assert sorted(peers(ranking)) == sorted(expected)
+    assert len(ranking.filtered) == 3 - len(expected)
+
+
+def test_an_open_peer_cannot_raise_the_bar_for_those_that_may_be_asked() -> None:
+    ranking = ranked(match(chat("o", label="open"), 0.9), match(sums("a"), 0.5), match(chat("c"), 0.1))
+    assert peers(ranking) == ["a", "c"]
+
+
+def test_replicas_are_ordered_by_load_then_by_seconds() -> None:
+    health = Health()
+    health.succeeded(PeerId("slow"), "sums", 9.0)
+    health.succeeded(PeerId("quick"), "sums", 1.0)
+    ranking = ranked(
+        match(sums("busy", queued=2), 0.7),
+        match(sums("slow"), 0.7),
+        match(sums("quick"), 0.7),
+        health=health,
+    )
+    assert peers(ranking) == ["quick", "slow", "busy"]
+    assert "took about 1.0 s lately" in ranking.candidates[0].reasons
+    assert "0 running, 2 queued" in ranking.candidates[2].reasons
+
+
+def test_what_cools_down_comes_last_unless_everything_does() -> None:
+    health = Health()
+    health.failed(PeerId("a"), "sums", PeerLost("x"), now=0.0)
+    matches = [match(sums("a"), 0.8), match(sums("b"), 0.8), match(chat("c"), 0.1)]
+    ranking = ranked(*matches, health=health)
+    assert peers(ranking) == ["b", "c", "a"]
+    assert "cooling down after 1 failure" in ranking.candidates[-1].reasons
+    health.failed(PeerId("b"), "sums", PeerLost("x"), now=0.0)
+    health.failed(PeerId("c"), "chat", PeerLost("x"), now=0.0)
+    assert peers(ranked(*matches, health=health)) == ["a", "b", "c"]
+
+
+def test_general_skills_are_ordered_by_size_then_load() -> None:
+    offers = [chat("small"), chat("big", "b", 3_000_000_000, running=1), chat("idle", "b", 3_000_000_000)]
+    ranking = ranked(*(match(offer, 0.2) for offer in offers))
+    assert peers(ranking) == ["idle", "big", "small"]
+    assert "3.0B parameters" in ranking.candidates[0].reasons
+
+
+def test_a_general_fallback_is_kept_however_many_replicas_there_are() -> None:
+    many = [match(sums(f"a{number}"), 0.9) for number in range(CANDIDATES_MAX + 3)]
+    ranking = ranked(*many, match(chat("c"), 0.1), match(chat("d", "big", 10**9), 0.1))
+    assert len(ranking.candidates) == CANDIDATES_MAX
+    assert peers(ranking)[-1] == "d"
+    assert len(ranking.filtered) == len(many) + 2 - CANDIDATES_MAX
+
+
+def test_a_fixed_skill_is_the_only_one_asked() -> None:
+    matches = [match(sums("a"), 0.0), match(chat("c"), 0.9)]
+    ranking = rank(matches, label="trusted", health=Health(), now=0.0, skill="sums")
+    assert peers(ranking) == ["a"]
+
+
+def test_an_announced_example_cannot_break_the_line_it_is_shown_in() -> None:
+    hostile = Match(sums("a"), 0.9, 0.9, "x\n\x1b[31m" + "y" * 500)
+    reason = ranked(hostile).candidates[0].reasons[0]
+    assert reason.isprintable()
+    assert len(reason) < 100
+
+
+def models(*offers: Offer, alias: str, peer: str | None = None, label: Label = "trusted") -> list[str]:
+    ranking = rank_models(offers, alias, peer, label=label, health=Health(), now=0.0)
+    return [candidate.peer for candidate in ranking.candidates]
+
+
+LONG = "12D3KooWabcdefgh"
+
+
+@pytest.mark.parametrize("peer", [LONG, "abcdefgh", f"{LONG}'s node"])
+def test_a_model_is_found_everywhere_or_at_one_peer(peer: str) -> None:
+    offers = [chat("b", running=1), chat(LONG), chat("c", "other"), sums("d")]
+    assert models(*offers, alias="tiny") == [LONG, "b"]
+    assert models(*offers, alias="tiny", peer=peer) == [LONG]
+    assert models(*offers, alias=f"tiny@{peer}") == [LONG]
+
+
+def test_an_alias_may_hold_an_at_sign() -> None:
+    assert models(chat("a", "q4@me"), alias="q4@me") == ["a"]
+
+
+def test_a_model_with_several_skills_is_one_candidate_with_the_general_skill() -> None:
+    offers = [chat("a", skill="code", is_general=False), chat("a")]
+    ranking = rank_models(offers, "tiny", label="trusted", health=Health(), now=0.0)
+    assert [(each.peer, each.skill, each.model) for each in ranking.candidates] == [("a", "chat", "tiny")]
+
+
+@pytest.mark.parametrize("alias", ["huge", "tiny@nowhere"])
+def test_an_unknown_model_is_refused_with_those_that_are_known(alias: str) -> None:
+    with pytest.raises(NotFound, match=r"known are m00, m01, .* and 2 more") as refused:
+        models(*(chat("a", f"m{number:02}") for number in range(12)), alias=alias)
+    assert refused.value.code == "model_not_found"
+    with pytest.raises(NotFound, match="no model is served"):
+        models(sums("a"), alias=alias)
+
+
+def test_a_model_that_only_others_may_serve_is_not_reached() -> None:
+    with pytest.raises(Unsupported, match="may not see"):
+        models(chat("a"), alias="tiny", label="local")
+
+
+def general(*offers: Offer, needs_tools: bool = False) -> list[str]:
+    ranking = rank_general(offers, needs_tools, label="trusted", health=Health(), now=0.0)
+    return [candidate.peer for candidate in ranking.candidates]
+
+
+def test_a_conversation_goes_to_the_largest_general_model() -> None:
+    offers = [chat("small"), chat("big", "b", 10**9), chat("code", is_general=False), sums("d")]
+    assert general(*offers) == ["big", "small"]
+    assert general(sums("d")) == []
+
+
+def test_required_tools_need_a_model_that_calls_them() -> None:
+    able = chat("able", features=("tools",))
+    assert general(chat("big", "b", 10**9), able, needs_tools=True) == ["able"]
+    with pytest.raises(Unsupported, match="tools"):
+        general(chat("big"), needs_tools=True)
