@@ -34,6 +34,8 @@ from monai_node.registry.tasks import task_scope
 # What a provider that `up` started is given to end its tasks before it is killed.
 _DRAIN_SECONDS = 5.0
 _PROVIDER_NAME = "provider"
+# From the provider's own "ready" until its skills are known and indexed here.
+_REACHABLE_SECONDS = 60.0
 
 
 def run_node(options: argparse.Namespace, wrap_transport: WrapTransport | None) -> int:
@@ -198,21 +200,13 @@ async def _up(
         scope.start(companion.run(is_up), name="provider process")
         gateway = await stack.enter_async_context(open_gateway(node, console.say))
         await is_up.wait()
-        await _until_reachable(node)
+        async with asyncio.timeout(_REACHABLE_SECONDS):
+            await gateway.front.until_reachable()
         console.ready(
             _greeting(gateway.url, node),
             _facts(gateway.url, node, {"provider": companion.pid or 0}),
         )
         await asyncio.Event().wait()
-
-
-async def _until_reachable(node: Node) -> None:
-    """Wait until a peer's skills are known here; the companion said that it is ready."""
-    reachable = asyncio.Event()
-    node.directory.listen(lambda _: reachable.set() if node.directory.membership.alive() else None)
-    if not node.directory.membership.alive():
-        async with asyncio.timeout(30):
-            await reachable.wait()
 
 
 def _greeting(url: str, node: Node) -> list[str]:
@@ -287,6 +281,7 @@ class Companion:
             assert process.stdout is not None
             async for line in process.stdout:
                 if line.startswith(b"{"):
+                    self._say("the provider process is ready")
                     is_up.set()
             code = await process.wait()
             return f"signal {-code}" if code < 0 else f"status {code}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,10 +21,11 @@ from monai_node.mesh.gateway.backend import ModelEntry, PeerView, RouteCandidate
 from monai_node.mesh.node import Node, Say
 from monai_node.mesh.state import write_json
 from monai_node.registry.advert import Advert, Beacon, ModelInfo, Skill
-from monai_node.registry.errors import NotFound, SetupError
+from monai_node.registry.errors import MonaiError, NotFound, SetupError
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import PeerId
 from monai_node.registry.membership import PeerRecord
+from monai_node.registry.tasks import task_scope
 from monai_node.registry.wire import Label
 from monai_node.router.dispatch import Dispatcher
 from monai_node.router.embed import CachedEmbedder, Embedder
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
     from monai_node.agents.run import Runner
     from monai_node.mesh.gateway.server import Address
+
+_log = logging.getLogger(__name__)
 
 _NOBODY = "no peer is reachable that offers a skill"
 
@@ -59,6 +64,27 @@ class Front:
         # Whoever opened a mesh to strangers meant to use it; a private one stays among its members.
         label: Label = "open" if node.mesh.is_open else "trusted"
         self._runner: Runner = Runner(self, dispatcher, time.monotonic, label, _now)
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._reachable = asyncio.Event()
+        node.directory.listen(lambda _: self._changed.set())
+
+    async def keep_indexed(self) -> None:
+        """Embed what peers announce when they announce it, so that no request waits for it."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._index.update(self._offers())
+            except MonaiError as error:
+                # Requests embed what is missing themselves, and say so when that fails.
+                _log.warning("skills could not be indexed: %s", error)
+            if len(self._index):
+                self._reachable.set()
+
+    async def until_reachable(self) -> None:
+        """Return when a skill of some peer can be matched."""
+        await self._reachable.wait()
 
     # --- what the HTTP face asks --------------------------------------------------------------------
     def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
@@ -213,9 +239,17 @@ def _now() -> datetime:
     return datetime.now().astimezone()
 
 
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A listening gateway."""
+
+    url: str
+    front: Front
+
+
 # --- opening --------------------------------------------------------------------------------------
 @asynccontextmanager
-async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Address]:
+async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
     """Load the embedder, listen for HTTP, and tell this user's other commands where.
 
     SetupError when the port is taken or the gateway's packages are missing.
@@ -234,10 +268,11 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Address]:
             ) from None
         from monai_node.mesh.gateway.app import create_app
 
-        app = create_app(Front(node, embedder))
-        async with _listen(app, options) as address:
+        front = Front(node, embedder)
+        async with task_scope() as scope, _listen(create_app(front), options) as address:
+            scope.start(front.keep_indexed(), name="skill index")
             with _announced_here(node, address.url):
-                yield address
+                yield Gateway(address.url, front)
 
 
 def _import_heavy_packages() -> None:
