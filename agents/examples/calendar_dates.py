@@ -26,7 +26,7 @@ from monai_node.agents.examples.spans import (
     said,
 )
 from monai_node.agents.examples.world_time import answer_time
-from monai_node.agents.examples.written_dates import NotADate, plain, read
+from monai_node.agents.examples.written_dates import NotADate, dates_in, plain, read
 
 agent = Agent("calendar", "Dates, weekdays, calendar weeks and the time around the world.")
 
@@ -177,13 +177,22 @@ class _Questions(Dates):
         return f"{subject[:1].upper()}{subject[1:]} {verb} {said(day)}."
 
     def _bare(self) -> str | None:
-        """“90 days from now”: only what depends on a calculation is a question without a verb."""
-        self.take("what is", "what's", "what was", "what will be", "what date", "when")
+        """“90 days from now”: only what depends on a calculation is a question without a verb.
+
+        “And tomorrow?” in a talk about something else is not about the calendar.
+        """
+        has_verb = self.take("what is", "what's", "what was", "what will be", "what date", "when")
         start = self.index
         day = self.date()
         if day is None or self.how != "computed":
             return None
+        if not has_verb and (self.index - start == 1 or not self._is_about_dates()):
+            return None
         return self._described(self._slice(start), day)
+
+    def _is_about_dates(self) -> bool:
+        """Whether the last turn, if there was one, spoke of a date."""
+        return not self.ctx.turns or bool(dates_in(self.ctx.turns[-1].content, self.ctx))
 
     def _addition(self) -> str | None:
         """“add 3 weeks and 2 days to 5 May 2026”."""

@@ -187,6 +187,12 @@ _MONEY = (
     ("£", "sterling", "gbp,pounds sterling,quid"),
 )
 
+_MONEY_WORDS = {
+    "$": ("dollar", "dollars"),
+    "€": ("euro", "euros"),
+    "£": ("pound sterling", "pounds sterling"),
+}
+
 
 @cache
 def _table() -> dict[str, Unit]:
@@ -248,9 +254,10 @@ def power(unit: Unit, exponent: Literal[2, 3]) -> Unit:
 
 def per(unit: Unit, other: Unit) -> Unit:
     """“kilometres per hour”, of any two units."""
+    one, many = _MONEY_WORDS[unit.one] if unit.is_money else (unit.one, unit.many)
     return Unit(
-        f"{unit.one} per {other.one}",
-        f"{unit.many} per {other.one}",
+        f"{one} per {other.one}",
+        f"{many} per {other.one}",
         tuple(a - b for a, b in zip(unit.dimension, other.dimension, strict=True)),
         unit.factor / other.factor,
         parts=(unit, other),

@@ -85,6 +85,7 @@ def _answer(text: str, *earlier: str, artifacts: tuple[str, ...] = ()) -> str:
         ("20% tip on $45.50", "$9.10"),
         ("$10 / 3", "≈ $3.33"),
         ("$5 per hour * 8 hours", "$40"),
+        ("$5 per hour * 3", "15 dollars per hour"),
         # units
         ("5 miles in kilometres", "5 miles = 8.04672 kilometres"),
         ("convert 72 F to C", "72 °F ≈ 22.2222222222 °C"),
