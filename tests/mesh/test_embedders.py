@@ -2,20 +2,79 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from monai_node.agents.examples.arithmetic import agent as arithmetic
+from monai_node.agents.examples.calendar_dates import agent as calendar
 from monai_node.mesh import embed_child
 from monai_node.mesh.embed_child import WEIGHTS_SHA256
 from monai_node.mesh.embedders import BATCH_TEXTS_MAX, TEXT_CHARS_MAX, open_sentence_embedder
+from monai_node.mesh.engine.describe import chat_skill
 from monai_node.registry.errors import SetupError
-from monai_node.router.embed import Embedder
+from monai_node.registry.ids import PeerId
+from monai_node.router.embed import CachedEmbedder, Embedder, Vectors
+from monai_node.router.health import Health
+from monai_node.router.index import Offer, SkillIndex
+from monai_node.router.rank import rank
 
-STALL_SECONDS = 0.25  # for a loaded test machine; the node aims at 0.05
+STALL_SECONDS = 0.4  # for a loaded test machine; the node aims at 0.05
+
+# Written after the thresholds of router.rank were chosen, and not looked at for choosing them.
+TEXTS = {
+    "arithmetic": [
+        "What is 48 divided by 6?",
+        "multiply 13 by 17",
+        "how much is 8.25% of 640",
+        "convert 180 pounds to kilograms",
+        "how many inches are in 2 metres",
+        "What's (5 + 9) * 3 - 4?",
+        "350 F in celsius",
+        "2^16",
+        "add 14 and 77",
+        "how many seconds are there in a day",
+        "subtract 19 from the result",
+        "A ticket costs 12 euros; how much are 7 tickets?",
+        "3/8 as a percentage",
+    ],
+    "calendar": [
+        "How many days are left until 1 March?",
+        "What weekday will 15 August 2030 be?",
+        "what time is it in Berlin right now",
+        "what date was three weeks ago",
+        "is the year 2100 a leap year",
+        "how many working days are there in May 2026",
+        "When is Easter in 2027?",
+        "what day is tomorrow",
+        "number of days from 2 Feb to 20 April",
+        "how old is someone born on 3 April 1990",
+        "what week of the year is it",
+        "add 10 days to 28 February 2025",
+        "when does next month start",
+    ],
+    "chat": [
+        "Write a limerick about a fox",
+        "What is the tallest mountain on Earth?",
+        "Explain how a vaccine works",
+        "Rewrite: 'me and him goes to school' in correct English",
+        "Give me three names for a coffee shop",
+        "Who painted the Mona Lisa?",
+        "Write a polite reply declining a meeting",
+        "What are the symptoms of a cold?",
+        "Tell me about the life of Isaac Newton",
+        "How does a clock work?",
+        "Write a slogan for a calendar shop",
+        "Why do we have time zones?",
+        "Explain the Pythagorean theorem in words",
+        "What is your favourite colour?",
+    ],
+}
 
 
 async def longest_stall(work: Coroutine[Any, Any, object]) -> float:
@@ -30,35 +89,88 @@ async def longest_stall(work: Coroutine[Any, Any, object]) -> float:
     return stall
 
 
-async def with_embedder(check: Callable[[Embedder], Awaitable[None]]) -> None:
-    async with open_sentence_embedder() as embedder:
-        await check(embedder)
+@dataclass
+class Opened:
+    """An embedder that the tests of this file share, and the event loop it lives on."""
+
+    embedder: Embedder
+    runner: asyncio.Runner
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return self.runner.run(self._embed(texts))
+
+    async def _embed(self, texts: Sequence[str]) -> Vectors:
+        return await self.embedder.embed(texts)
+
+
+@pytest.fixture(scope="module")
+def opened() -> Generator[Opened]:
+    with asyncio.Runner() as runner:
+        context = open_sentence_embedder()
+        yield Opened(runner.run(_enter(context)), runner)
+        runner.run(_leave(context))
+
+
+async def _enter(context: AbstractAsyncContextManager[Embedder]) -> Embedder:
+    return await context.__aenter__()
+
+
+async def _leave(context: AbstractAsyncContextManager[Embedder]) -> None:
+    await context.__aexit__(None, None, None)
 
 
 @pytest.mark.model
-def test_the_packaged_model_makes_unit_vectors_without_stalling_the_loop() -> None:
-    async def check(embedder: Embedder) -> None:
-        assert embedder.fingerprint.endswith(WEIGHTS_SHA256)
-        texts = ["What is 12 * 9?", "how much is seven times eight", "a poem about rivers"]
-        vectors = await embedder.embed(texts)
-        assert vectors.shape == (3, 384)
-        assert vectors.dtype == np.float32
-        assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-4)
-        assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
+def test_the_packaged_model_makes_unit_vectors(opened: Opened) -> None:
+    assert opened.embedder.fingerprint.endswith(WEIGHTS_SHA256)
+    vectors = opened.embed(["What is 12 * 9?", "how much is seven times eight", "a poem about rivers"])
+    assert vectors.shape == (3, 384)
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-4)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
+    assert opened.embed([]).shape == (0, 384)
 
-        assert (await embedder.embed([])).shape == (0, 384)
-        many = [f"text number {number}" for number in range(BATCH_TEXTS_MAX + 1)]
-        stall = await longest_stall(embedder.embed(many))
-        assert stall < STALL_SECONDS
-        # Rows keep their order over batches.
-        (last,) = await embedder.embed(many[-1:])
-        assert (await embedder.embed(many))[-1] @ last == pytest.approx(1.0, abs=1e-3)
 
-        # What stands behind the limit changes nothing, however much it is.
-        cut = await embedder.embed(["word " * 10_000, ("word " * 10_000)[:TEXT_CHARS_MAX]])
-        assert cut[0] @ cut[1] == pytest.approx(1.0, abs=1e-3)
+@pytest.mark.model
+def test_rows_keep_their_order_over_batches(opened: Opened) -> None:
+    texts = [f"text number {number}" for number in range(BATCH_TEXTS_MAX + 1)]
+    (last,) = opened.embed(texts[-1:])
+    assert opened.embed(texts)[-1] @ last == pytest.approx(1.0, abs=1e-3)
 
-    asyncio.run(with_embedder(check))
+
+@pytest.mark.model
+def test_the_event_loop_goes_on_while_texts_are_embedded(opened: Opened) -> None:
+    texts = [f"{number} " + "words " * 60 for number in range(BATCH_TEXTS_MAX)]  # a second of work
+    assert opened.runner.run(longest_stall(opened.embedder.embed(texts))) < STALL_SECONDS
+
+
+@pytest.mark.model
+def test_what_stands_behind_the_limit_changes_nothing(opened: Opened) -> None:
+    long = "word " * 10_000
+    whole, cut = opened.embed([long, long[:TEXT_CHARS_MAX]])
+    assert whole @ cut == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.model
+def test_most_requests_find_the_skill_they_are_for(opened: Opened) -> None:
+    cards = [arithmetic.skills[0].card, calendar.skills[0].card, chat_skill("tiny", "Tiny")]
+    offers = [Offer(PeerId(card.id), card.id, "trusted", card) for card in cards]
+
+    async def first(texts: Sequence[str]) -> list[str]:
+        embedder = CachedEmbedder(opened.embedder)
+        skills = SkillIndex(embedder)
+        await skills.update(offers)
+        await embedder.embed(texts)
+        rankings = [
+            rank(await skills.match(text), label="trusted", health=Health(), now=0.0) for text in texts
+        ]
+        assert all(ranking.candidates[-1].skill == "chat" for ranking in rankings)
+        return [ranking.candidates[0].skill for ranking in rankings]
+
+    found = {skill: opened.runner.run(first(texts)).count(skill) for skill, texts in TEXTS.items()}
+    # Measured: 12 of 13, 13 of 13, 11 of 14. Both agents abstain from the 3 that should be chat.
+    assert found["arithmetic"] >= 11
+    assert found["calendar"] >= 12
+    assert found["chat"] >= 10
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
