@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -73,5 +73,5 @@ class _Described:
     def card(self) -> EngineCard:
         return self._card
 
-    def submit(self, request: TaskRequest) -> AsyncIterator[TaskDelta | TaskCompleted]:
+    def submit(self, request: TaskRequest) -> AsyncGenerator[TaskDelta | TaskCompleted]:
         return self._engine.submit(request)

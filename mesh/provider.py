@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from monai_node.mesh.engine.base import Engine
@@ -181,7 +181,7 @@ class Provider:
         self,
         stream: Stream,
         request: TaskRequest,
-        events: AsyncIterator[TaskDelta | TaskCompleted],
+        events: AsyncGenerator[TaskDelta | TaskCompleted],
         queue_ms: float,
     ) -> TaskCompleted:
         """Send deltas in batches of DELTA_SECONDS; the first one at once, since somebody waits for it."""

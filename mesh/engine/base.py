@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +25,7 @@ class Engine(Protocol):
     @property
     def card(self) -> EngineCard: ...
 
-    def submit(self, request: TaskRequest) -> AsyncIterator[TaskDelta | TaskCompleted]:
+    def submit(self, request: TaskRequest) -> AsyncGenerator[TaskDelta | TaskCompleted]:
         """Deltas (one per engine step), then exactly one TaskCompleted.
 
         Raises a MonaiError instead of completing: a CallerError when the request cannot be served by
