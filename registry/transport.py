@@ -231,7 +231,7 @@ class MemoryTransport:
         for stream in streams:
             stream.reset()
         other = self._network.find(peer)
-        if other is not None:
+        if other is not None and other is not self:
             other._streams.pop(self._peer_id, None)
             other._tell(self._peer_id, False)
         self._tell(peer, False)

@@ -50,9 +50,7 @@ def test_a_copied_key_that_others_could_read_is_made_private(tmp_path: Path) -> 
         b"0" * 9999,
     ],
 )
-def test_a_damaged_key_file_is_reported_and_never_overwritten(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_a_damaged_key_file_is_reported_and_never_overwritten(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "node.key"
     path.write_bytes(content)
     with pytest.raises(SetupError, match="is not a node key"):

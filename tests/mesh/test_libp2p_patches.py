@@ -33,6 +33,7 @@ from libp2p.io.exceptions import IOException
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.swarm import Swarm
 from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.rcmgr import ResourceLimits, ResourceManager
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 from libp2p.stream_muxer.yamux import yamux
 from multiaddr import Multiaddr
@@ -51,6 +52,7 @@ async def running(**options: Any) -> AsyncGenerator[BasicHost, None]:
     keys = cast(KeyPair, options.pop("key_pair", None) or generate_new_ed25519_identity())
     host = cast(BasicHost, new_host(key_pair=keys, listen_addrs=[LOOPBACK], **options))
     host.set_stream_handler(ECHO, _echo)
+    swarm_of(host).retry_config = RetryConfig(max_retries=0)
     async with host.run(listen_addrs=[LOOPBACK]):
         yield host
         for connection in host.get_network().get_connections():
@@ -106,7 +108,7 @@ async def cancelled_writes_until_an_innocent_stream_dies(_: bool) -> int:
 async def seconds_of_the_fastest_dial(_: bool) -> float:
     async with running() as called, running() as caller:
         fastest = 9.9
-        for _attempt in range(4):
+        for _attempt in range(2):
             start = trio.current_time()
             await connect(caller, called)
             fastest = min(fastest, trio.current_time() - start)
@@ -148,7 +150,6 @@ async def plaintext_callers_get_in(is_patched: bool) -> bool:
         running(key_pair=ours, **security) as called,
         running(key_pair=theirs, sec_opt=plaintext) as caller,
     ):
-        swarm_of(caller).retry_config = RetryConfig(max_retries=0)
         with trio.move_on_after(2):
             try:
                 await connect(caller, called)
@@ -163,7 +164,6 @@ async def dialling_a_peer_that_failed_and_then_called_us(is_patched: bool) -> st
     """The reason why it fails, or nothing."""
     async with running() as node, running() as peer:
         swarm = swarm_of(node)
-        swarm.retry_config = RetryConfig(max_retries=0)
         if is_patched:
             swarm.register_notifee(Connections(swarm, 4, lambda _peer, _is_up: None))
         node.get_peerstore().add_addrs(peer.get_id(), [NOWHERE], 60)
@@ -181,13 +181,33 @@ async def dialling_a_peer_that_failed_and_then_called_us(is_patched: bool) -> st
     return ""
 
 
+async def dials_after_three_that_were_cancelled(is_patched: bool) -> str:
+    """The reason why one fails, or nothing."""
+    two = ResourceManager(limits=ResourceLimits(max_connections=2))
+    silent = trio.socket.socket()
+    await silent.bind(("127.0.0.1", 0))
+    silent.listen()  # takes calls, and never says a word
+    where = Multiaddr(f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}")
+    with silent:
+        async with running() as peer, running(resource_manager=two) as node:
+            if is_patched:
+                swarm_of(node).set_resource_manager(None)
+            try:
+                for _ in range(3):
+                    with trio.move_on_after(0.1):
+                        await swarm_of(node).dial_addr(where, peer.get_id())
+                await connect(node, peer)
+            except Exception as error:
+                return "".join(traceback.format_exception(error))
+    return ""
+
+
 async def connections_accepted_one_after_another_with_room_for_one(_: bool) -> int:
     """Of three, each ended before the next begins."""
     one = ConnectionConfig(max_connections=1, min_connections=0, low_watermark=0, high_watermark=1)
     accepted = 0
     async with running(connection_config=one) as called, running() as caller:
         swarm = swarm_of(caller)
-        swarm.retry_config = RetryConfig(max_retries=0)
         for _attempt in range(3):
             try:
                 await swarm.dial_addr(called.get_transport_addrs()[0], called.get_id())
@@ -225,7 +245,7 @@ async def known_peers_are_dialled_unasked(_: bool) -> bool:
     async with running() as stranger, running() as node:
         node.get_peerstore().add_addrs(stranger.get_id(), stranger.get_transport_addrs(), 60)
         await swarm_of(node).auto_connector.maybe_connect()
-        with trio.move_on_after(1):
+        with trio.move_on_after(0.5):
             await until(lambda: bool(swarm_of(node).get_connections()))
             return True
     return False
@@ -243,6 +263,7 @@ SCENARIOS: list[Callable[[bool], Awaitable[Any]]] = [
     window_updates_of_a_hundred_reads,
     plaintext_callers_get_in,
     dialling_a_peer_that_failed_and_then_called_us,
+    dials_after_three_that_were_cancelled,
     connections_accepted_one_after_another_with_room_for_one,
     what_a_protocol_name_that_is_no_text_ends,
     known_peers_are_dialled_unasked,
@@ -284,6 +305,11 @@ def test_a_caller_without_encryption_is_refused(stock: dict[str, Any]) -> None:
 def test_a_peer_that_calls_is_no_longer_held_for_dead(stock: dict[str, Any]) -> None:
     assert "negative cache" in stock["dialling_a_peer_that_failed_and_then_called_us"]
     assert patched(dialling_a_peer_that_failed_and_then_called_us) == ""
+
+
+def test_cancelled_dials_take_no_place_for_good(stock: dict[str, Any]) -> None:
+    assert "denied by resource manager" in stock["dials_after_three_that_were_cancelled"]
+    assert patched(dials_after_three_that_were_cancelled) == ""
 
 
 def test_a_connection_that_ended_makes_room_for_another(stock: dict[str, Any]) -> None:

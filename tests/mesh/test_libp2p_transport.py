@@ -276,28 +276,34 @@ def test_a_peer_that_comes_and_goes_is_always_let_in(monkeypatch: pytest.MonkeyP
     run(test)
 
 
-def test_what_was_sent_and_closed_arrives_also_when_the_sender_leaves_at_once() -> None:
-    received: asyncio.Queue[bytes] = asyncio.Queue()
-
-    async def read(stream: Stream) -> None:
-        with suppress(EOFError, PeerLost):
-            while True:
-                received.put_nowait(await stream.receive())
-
+def test_what_a_handler_said_last_arrives_also_when_its_node_leaves_at_once() -> None:
     async def test() -> None:
-        async with open_node() as node:
-            node.handle(PROTOCOL, read)
+        async with open_node() as caller:
             for _ in range(5):
-                async with open_node() as sender:
-                    await sender.connect(node.addrs[0], SECONDS)
-                    stream = await sender.open(node.peer_id, PROTOCOL, SECONDS)
-                    for n in range(20):
-                        await stream.send(b"%d" % n)
-                    await stream.close()
-                for n in range(20):
-                    assert await asyncio.wait_for(received.get(), SECONDS) == b"%d" % n
+                said = asyncio.Event()
+
+                async def speak(stream: Stream, said: asyncio.Event = said) -> None:
+                    for n in range(40):
+                        await stream.send(b"%d" % n * 8000)
+                    said.set()
+
+                async with open_node() as node:
+                    node.handle(PROTOCOL, speak)
+                    await caller.connect(node.addrs[0], SECONDS)
+                    stream = await caller.open(node.peer_id, PROTOCOL, SECONDS)
+                    hearing = asyncio.create_task(_heard(stream))
+                    await said.wait()
+                assert await hearing == [b"%d" % n * 8000 for n in range(40)]
 
     run(test)
+
+
+async def _heard(stream: Stream) -> list[bytes]:
+    frames: list[bytes] = []
+    with suppress(EOFError, PeerLost):
+        while True:
+            frames.append(await stream.receive())
+    return frames
 
 
 def test_a_peer_that_was_down_can_be_dialled_as_soon_as_it_is_up() -> None:
@@ -455,12 +461,38 @@ def test_a_stream_that_ends_within_a_frame_is_lost_not_ended() -> None:
     run(test)
 
 
-def test_hundreds_of_streams_leave_nothing_behind() -> None:
+def test_a_stream_that_waits_for_nothing_is_lost_with_its_connection() -> None:
+    async def say_and_end(stream: Stream) -> None:
+        await stream.send(b"all there is")
+
+    async def test() -> None:
+        async with open_node() as caller:
+            watch = Watch(caller)
+            async with open_node() as node:
+                node.handle(PROTOCOL, say_and_end)
+                await caller.connect(node.addrs[0], SECONDS)
+                stream = await caller.open(node.peer_id, PROTOCOL, SECONDS)
+                assert await stream.receive() == b"all there is"
+                with pytest.raises(EOFError):
+                    await stream.receive()
+            await asyncio.wait_for(watch.down.get(), SECONDS)
+            assert isinstance(stream, Libp2pStream)
+            async with asyncio.timeout(SECONDS):
+                while not stream._link.outbox.ended.is_set():
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+            with pytest.raises(PeerLost):
+                await stream.send(b"into the void")
+
+    run(test)
+
+
+def test_a_hundred_streams_leave_nothing_behind() -> None:
     async def test() -> None:
         async with open_node() as caller, open_node() as node:
             node.handle(PROTOCOL, echo)
             await caller.connect(node.addrs[0], SECONDS)
-            for n in range(300):
+            for n in range(100):
                 stream = await caller.open(node.peer_id, PROTOCOL, SECONDS)
                 await stream.send(b"hello")
                 await stream.receive()
@@ -485,12 +517,10 @@ async def _settled(node: Transport) -> None:
     assert isinstance(node, Libp2pTransport)
     host = node._host
     while True:
-        connections = host._swarm.get_connections()
-        muxed: list[Any] = [connection.muxed_conn for connection in connections]
+        muxed: list[Any] = [each.muxed_conn for each in host._swarm.get_connections()]
         left = sum(len(each.streams) + len(each.stream_events) for each in muxed)
-        links = host._connections.stream_count
         free = all(each.stream_backlog_semaphore.value == 256 for each in muxed)
-        if connections and not left and not links and free:
+        if muxed and free and not left + host._connections.stream_count:
             return
         await asyncio.sleep(0.02)
 
