@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from langsmith import utils
 
 from faults.run_rules import RunRules, Surroundings
 from monai_node.agents.graph import Task
@@ -568,16 +569,21 @@ def test_a_dispatch_without_a_result_is_an_error() -> None:
 
 
 def test_no_run_is_traced_even_if_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LANGSMITH_TRACING", "true")
-    from langsmith import utils
-
-    traced: list[object] = []
+    langsmith: Any = utils  # partly typed
+    traced: list[bool] = []
 
     async def script(_: TaskRequest) -> Pieces:
-        traced.append(utils.tracing_is_enabled())  # pyright: ignore[reportUnknownMemberType]
+        traced.append(langsmith.tracing_is_enabled())
         yield "x"
 
-    answer(play(ask(), ScriptedSender({"t1": script})))
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    langsmith.get_env_var.cache_clear()
+    try:
+        assert langsmith.tracing_is_enabled()
+        answer(play(ask(), ScriptedSender({"t1": script})))
+    finally:
+        monkeypatch.undo()
+        langsmith.get_env_var.cache_clear()
     assert traced == [False]
 
 
