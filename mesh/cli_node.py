@@ -167,9 +167,22 @@ async def _serve(
             {"peer": node.peer_id, "addrs": node.transport.addrs, "join": join},
         )
         if until_stdin_closes:
-            await asyncio.to_thread(sys.stdin.buffer.read)
+            await _stdin_closed()
         else:
             await asyncio.Event().wait()
+
+
+async def _stdin_closed() -> None:
+    """Return when whoever holds the other end of our standard input has gone. Not read in a thread: it
+    could not be cancelled, and a signal would have to wait for it."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        while await reader.read(1 << 16):
+            pass
+    finally:
+        transport.close()
 
 
 async def _gateway(config: NodeConfig, console: Console, wrap: WrapTransport | None) -> None:

@@ -221,7 +221,8 @@ class Directory:
         beacon = open_beacon(introduction.beacon, peer)
         change = self.membership.connected(peer, self._clock())
         self.membership.observe_beacon(beacon)
-        self._tell(self.membership.observe_advert(signed) or change)
+        self._tell(change)
+        self._tell(self.membership.observe_advert(signed))
         if peer not in self._probed:
             self._probed.add(peer)
             self._scope.start(self._probe(peer), name=f"probe {short(peer)}")
