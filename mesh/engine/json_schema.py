@@ -8,6 +8,7 @@ before it is converted and the grammar after. Callers never hand over a grammar 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -18,6 +19,9 @@ _DEPTH_MAX = 32
 _REPETITIONS_MAX = 4000  # over the whole schema: each one becomes a rule
 _PROPERTIES_MAX = 128  # an optional one is written out with all that follow it
 _GRAMMAR_CHARS_MAX = 256 << 10
+# The converter writes characters beyond U+FFFF as two escapes, which a grammar reads as two characters
+# that no text contains. A backslash before the first escape means that it is not one.
+_SURROGATES = re.compile(r"(?<!\\)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
 _REPEATING = ("minItems", "maxItems", "minLength", "maxLength")
 
 
@@ -68,6 +72,11 @@ def _repetitions(value: Any) -> int:
     return value
 
 
+def _joined(pair: re.Match[str]) -> str:
+    halves = (int(half, 16).to_bytes(2, "big") for half in pair.groups())
+    return b"".join(halves).decode("utf-16-be")
+
+
 def grammar_of(schema: str) -> str:
     """The grammar for a checked schema; InvalidRequest when it says what no grammar can."""
     from llama_cpp.llama_grammar import json_schema_to_gbnf
@@ -76,6 +85,7 @@ def grammar_of(schema: str) -> str:
         grammar = json_schema_to_gbnf(schema)
     except Exception:  # entry point of a converter that raises whatever its assertions raise
         raise InvalidRequest("the JSON schema cannot be turned into a grammar") from None
+    grammar = _SURROGATES.sub(_joined, grammar)
     if not grammar or len(grammar) > _GRAMMAR_CHARS_MAX:
         raise InvalidRequest("the JSON schema makes too large a grammar")
     return grammar

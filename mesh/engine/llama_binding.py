@@ -32,17 +32,18 @@ Logits = NDArray[np.float32]
 
 
 class NativeLog:
-    """Sends llama.cpp's errors to stderr and remembers the last one; drops the rest."""
+    """Sends llama.cpp's errors to stderr and remembers the first one; drops the rest."""
 
     def __init__(self) -> None:
-        self.last_error = ""
+        self.first_error = ""  # the later ones only say that something failed
         self._callback = llama_cpp.llama_log_callback(self._take)  # kept: C holds only the pointer
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     def _take(self, level: int, text: bytes, _: object) -> None:
         if level == _LOG_LEVEL_ERROR:
-            self.last_error = text.decode("utf-8", "replace").strip()
-            sys.stderr.write(self.last_error + "\n")
+            line = text.decode("utf-8", "replace").strip()
+            self.first_error = self.first_error or line
+            sys.stderr.write(line + "\n")
 
 
 class Vocabulary:
@@ -112,7 +113,7 @@ class Model:
         options.use_extra_bufts = use_extra_bufts
         model = llama_cpp.llama_model_load_from_file(path.encode(), options)
         if not model:
-            raise SetupError(f"llama.cpp refuses the file ({log.last_error[:200] or 'no reason'})")
+            raise SetupError(f"llama.cpp refuses the file ({log.first_error[:200] or 'no reason'})")
         if llama_cpp.llama_model_has_encoder(model):
             raise SetupError("models with an encoder cannot write text here")
         self._log = log
