@@ -137,9 +137,7 @@ def test_a_call_cancelled_before_the_child_began_it_does_not_count_as_stuck() ->
                 opening.cancel()
                 await asyncio.wait([opening])
                 await events.aclose()
-            await asyncio.sleep(
-                0.6
-            )  # longer than the child's patience: nobody may have been killed
+            await asyncio.sleep(0.6)  # longer than the child's patience: nobody may have been killed
             assert await collect(child, "count", 1) == [{"n": 0}]
             assert child.pid == pid
 
@@ -244,17 +242,13 @@ def test_a_child_that_floods_is_slowed_down_and_costs_no_memory() -> None:
         ("hungry", "MemoryError"),
     ],
 )
-def test_a_first_start_that_fails_is_a_setup_error_in_one_sentence(
-    entry: str, sentence: str
-) -> None:
+def test_a_first_start_that_fails_is_a_setup_error_in_one_sentence(entry: str, sentence: str) -> None:
     load_seconds = 0.7 if entry == "never_ready" else 10.0
     memory_bytes = 1 << 30 if entry == "hungry" else None
 
     async def main() -> None:
         with pytest.raises(SetupError, match=sentence):
-            async with open_child(
-                spec(entry, load_seconds=load_seconds, memory_bytes=memory_bytes)
-            ):
+            async with open_child(spec(entry, load_seconds=load_seconds, memory_bytes=memory_bytes)):
                 pytest.fail("it must not open")
 
     run(main())
