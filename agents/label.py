@@ -38,6 +38,7 @@ from monai_node.agents.lexicon import (
 from monai_node.agents.segment import MASK, Segment
 
 Label = Literal["task", "continue", "context"]
+# One label per segment, in order; anything else is a defect of the labeller.
 Labeller = Callable[[Sequence[Segment]], Sequence[Label]]
 
 # What may follow a verb that could be a noun, and makes it a verb.
@@ -71,7 +72,7 @@ _THEN = re.compile(
 # A verb form that governs the verb after a bare "and": "how to install and…", "an app that can sing and…".
 _GOVERNED = re.compile(
     r"\b(?:to|can|could|will|would|should|must|may|might|let|lets|help|helps|that|which|who|you|they|we|i"
-    r"|people|don't|not|never|always)\s+(?:\w+ly\s+)?([a-z]+)\b[^,;.?!]*\Z",
+    r"|people|don't|not|never|always)(?=\s+(?:\w+ly\s+)?([a-z]+)\b)",
     re.I,
 )
 _WANTS = re.compile(
@@ -280,8 +281,9 @@ def _is_edit(said: Sequence[str]) -> bool:
 
 
 def _is_governed(current: str) -> bool:
-    found = _GOVERNED.search(core(current))
-    return found is not None and found[1].lower() in SURE_VERBS | CARRYING_VERBS | _LIFE_VERBS
+    last = re.split(r"[,;.?!]\s", core(current))[-1]
+    governed = {verb.lower() for verb in _GOVERNED.findall(last)}
+    return not governed.isdisjoint(SURE_VERBS | CARRYING_VERBS | _LIFE_VERBS)
 
 
 def _is_second_thing(piece: Segment, current: str) -> bool:

@@ -24,45 +24,46 @@ SURE_VERBS = _both_spellings(
     vocabulary("""
     accelerate add adjust advise alter amend analyse animate annotate anonymise append apply arrange
     assemble assess assign attach author autocomplete bake brainstorm build calculate categorise
-    choose cite clarify classify clean collect colorise colourise combine compare compile complete
-    compose compress compute condense configure construct contrast convert correct count craft
-    create criticise critique crop customise debug decide decode decrypt deduce deduplicate define
-    deliver demonstrate denoise deploy derive describe detect determine develop devise diagnose
-    differentiate discuss distinguish divide download edit elaborate embed encode encrypt enumerate
-    evaluate examine exclude execute expand explain explore extract factorise fetch figure find
-    format formulate generate ghostwrite give grab group harmonise highlight identify illustrate
-    implement import improve increase indent infer insert install integrate interpret invent invert
-    investigate join justify lengthen list locate make measure memorise merge migrate minify modify
-    multiply mute narrate normalise number obtain optimise organise outline paraphrase parse perform
-    personalise pick plan pluralise polish predict prepare prepend prioritise proofread propose
-    prove provide punctuate quantify randomise recalculate recite recommend reconcile redact
-    redesign reduce refactor refine reformat remove rename render reorder reorganise repair rephrase
-    replace replicate resize respond restore restructure retell retrieve reverse revise reword
-    rewrite rotate sanitise say scrape select send separate serialise shorten show simplify simulate
-    sing solve sort specify spell split stabilise standardise stitch strip subtract suggest
-    summarise synchronise synthesise tabulate tell tidy tokenise transcribe transform translate
-    transliterate transpose trim troubleshoot typeset unscramble update upload upscale validate
-    vectorise verify visualise write
+    choose cite clarify classify collect colorise colourise combine compare compile compose compress
+    compute condense configure construct contrast convert craft create criticise critique customise
+    debug decide decode decrypt deduce deduplicate define deliver demonstrate denoise deploy derive
+    describe detect determine develop devise diagnose differentiate discuss distinguish divide
+    elaborate embed encode encrypt enumerate evaluate examine exclude execute expand explain explore
+    extract factorise fetch find formulate generate ghostwrite give grab harmonise identify
+    illustrate implement improve indent infer insert install integrate interpret invent invert
+    investigate join justify lengthen list locate make memorise merge migrate minify modify multiply
+    mute narrate normalise obtain optimise organise paraphrase parse perform personalise pluralise
+    predict prepare prepend prioritise proofread propose prove provide punctuate quantify randomise
+    recalculate recite recommend reconcile redact redesign reduce refactor refine reformat remove
+    rename render reorder reorganise rephrase replace replicate resize respond restore restructure
+    retell retrieve revise reword rewrite rotate sanitise say scrape select send serialise shorten
+    show simplify simulate sing solve specify stabilise standardise stitch subtract suggest
+    summarise synchronise synthesise tabulate tell tokenise transcribe transform translate
+    transliterate transpose troubleshoot typeset unscramble upscale validate vectorise verify
+    visualise write
     """)
 )
 
-# Verbs that are just as often nouns ("pen and paper", "plan B", "a book list"): they start a task after
-# "and" only when a determiner, pronoun, number or question word follows them.
+# Verbs that are just as often nouns or adjectives ("plan B", "a book list", "clean code"): they start a
+# task after "and" only when a determiner, pronoun, number or question word follows them.
 NOUNLIKE_VERBS = vocabulary("""
     abstract alert answer archive ask audit average balance bill blur bold book boost brief
-    broadcast bullet buy calendar call cancel cap caption cast chart check chunk cluster code color
-    colour comment contact cook copy correlate credit cut date design diagram dial diff document
-    double draft draw drill drop dub email embed enlist estimate exercise export file fill filter
-    fix flag flip fold forecast frame get go grade graph guess guide halve hash help host index
-    interview judge knit label layout leak lint log look mail map mark mask match mean mention
-    message mimic mix model monitor move name note notify nudge offer open order paint paste pause
-    phrase play plot point post price print process profile program project publish pull purchase
-    put query question quiz quote rank rap rate read rearrange recap record refund remind render
-    repeat reply report request rescue research reserve reset review rhyme round route run sample
-    save scale scan schedule score search set shade share ship shop shuffle sign sketch slice sound
-    source star start state stop store storyboard stream study style sum swap switch table tag talk
-    target teach test text think time title touch trace track train transfer trick tune turn tweak
-    tweet type underline use value vote walk warn watch weigh wish word work wrap zip
+    broadcast bullet buy calendar call cancel cap caption cast change chart check chunk clean
+    cluster code color colour comment complete contact cook copy correct correlate count credit crop
+    cube cut date decrease design diagram dial diff document double download draft draw drill drop
+    dub edit email embed enlist estimate exercise export figure file fill filter fix flag flip fold
+    forecast format frame get go grade graph group guess guide halve hash help highlight host import
+    increase index interview judge knit label layout leak lint log look mail map mark mask match
+    mean measure mention message mimic mix model monitor move name note notify nudge number offer
+    open order outline paint paste pause phrase pick plan play plot point polish post price print
+    process profile program project publish pull purchase put query question quiz quote rank rap
+    rate read rearrange recap record refund remind render repair repeat reply report request rescue
+    research reserve reset reverse review rhyme round route run sample save scale scan schedule
+    score search separate set shade share ship shop shuffle sign sketch slice sort sound source
+    spell split square star start state stop store storyboard stream strip study style sum swap
+    switch table tag talk target teach test text think tidy time title touch trace track train
+    transfer trick trim triple tune turn tweak tweet type underline update upload use value vote
+    walk warn watch weigh wish word work wrap zip
     """)
 
 VERBS = SURE_VERBS | NOUNLIKE_VERBS
@@ -192,6 +193,7 @@ _POLITE = r"""
 _CONNECTIVE = r"""
     (?:and|then|also|plus|but|so|finally|lastly|afterwards?|meanwhile|separately|additionally
       |furthermore|moreover|besides|subsequently|later)\b
+  | now\b(?!\ that\b)
   | next\b(?!\ (?:week|month|year|time|day|door|to|morning|summer|spring|winter|autumn)\b)
   | (?:first|second|third|fourth)\b(?!\ (?:aid|name|world|class|person|time|hand|degree|opinion|of|grade)\b)
   | (?:first|second|third|fourth)ly\b

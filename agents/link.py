@@ -207,7 +207,7 @@ def _is_sibling(step: Step, before: Step) -> bool:
 # --- has it an object of its own? ----------------------------------------------------------------------
 def _is_fresh(step: Step, earlier: Sequence[Step]) -> bool:
     text, said = step.text, words(step.text)
-    if MASK in text or (is_question(text) and len(said) > 2):
+    if not said or MASK in text or (is_question(text) and len(said) > 2):
         return True
     if step.has_document and not SEQUENCE.search(step.lead) and _is_about_text(said):
         return True

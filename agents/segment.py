@@ -76,7 +76,7 @@ _MASKED = re.compile(
       | \((?!(?:\d{1,2}|[a-z])\))[^()\n]{1,300}\)
       | \b(?:e\.g\.|i\.e\.|etc\.(?=\s+[a-z,])|vs\.|cf\.|[ap]\.m\.(?!\s+[A-Z]))
       | \b(?:Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|No|Fig|Nr|approx|ca|Inc|Ltd|Co|Dept|Gen|Rev|Hon|Sgt)\.(?=\s)
-      | \b(?:[A-Z]\.){1,4}(?=\s+[A-Z][a-z])
+      | \b(?:[A-Z]\.[ ]?){1,4}(?=[ ]?[A-Z][a-z])
     """,
     re.X | re.S,
 )
@@ -97,7 +97,7 @@ _CUT = re.compile(
        | (?<=:)(?P<colon>\s+)
        | (?<=,)(?P<comma>\s+)
        | (?<=\s)(?P<dash>[–—-]\s+)
-       | (?<!\s)(?<!\bthe)(?<!\ba)(?<!\bmy)(?<!\byour)(?P<word>\s+)(?=(?:{_CONNECTIVES})\b)
+       | (?<!\s)(?<!\bthe)(?<!\ba)(?<!\bmy)(?<!\bi)(?<!\bwe)(?<!\bcan)(?P<word>\s+)(?=(?:{_CONNECTIVES})\b)
     """,
     re.I | re.X,
 )
@@ -205,7 +205,10 @@ def _introduces(intro: str, rest: str) -> bool:
     if said[-1] in {"it", "this", "these", "following", "below"} and said[0] in VERBS:
         return not _starts_instruction(rest) or takes_text
     if _starts_instruction(rest):
-        return takes_text and (names_text or points or len(said) == 1)
+        is_set_off = re.match(r"[ \t]*\n[ \t]*\n", rest) is not None
+        return (takes_text and (names_text or points or len(said) == 1)) or (
+            names_text and points and is_set_off
+        )
     return takes_text or (names_text and (points or said[0] in VERBS or is_question(core(intro))))
 
 
@@ -278,7 +281,7 @@ def _clauses(text: str, masked: str, start: int, end: int) -> list[Segment]:
             cuts.setdefault(found.end(), boundary)
     for at in _inline_items(masked, start, end):
         cuts[at] = "line"
-    ordered = _join_fragments(masked, sorted(cuts), end)
+    ordered = _join_fragments(masked, sorted(cuts))
     return [
         _segment(
             text,
@@ -320,12 +323,12 @@ def _inline_items(masked: str, start: int, end: int) -> list[int]:
     return places if len(places) > 1 else []
 
 
-def _join_fragments(masked: str, cuts: list[int], end: int) -> list[int]:
+def _join_fragments(masked: str, cuts: list[int]) -> list[int]:
     """Drop the cut after a fragment that has no words of its own: "2.", "and", "First,"."""
     kept = cuts[:1]
-    for right in cuts[1:]:
-        piece = masked[kept[-1] : right]
-        lead = LEAD.match(piece)
-        if not (_ONLY_LEAD.match(piece.strip()) or (lead and lead.end() == len(piece))):
+    for left, right in pairwise(cuts):
+        fragment = masked[left:right]
+        lead = LEAD.match(fragment)
+        if not (_ONLY_LEAD.match(fragment.strip()) or (lead and lead.end() == len(fragment))):
             kept.append(right)
     return kept

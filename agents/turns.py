@@ -26,9 +26,9 @@ _STANDING = re.compile(
 )
 _FOLLOW_UP = re.compile(
     r"\W*(?:(?:and|but|or|ok|okay|now|so|then|also|instead|no|yes|hmm|thanks|great|please)\b\W*)*+"
-    r"(?:what about|how about|why\b\W*\Z|more|another|shorter|longer|simpler|better|same|continue|go on"
-    r"|keep going|make (?:it|that|this|them)|in \w+\W*\Z|elaborate|expand\W*\Z|try again|again"
-    r"|explain\W*\Z|really)\b",
+    r"(?:(?:what about|how about|more|another|shorter|longer|simpler|better|same|continue|go on|keep going"
+    r"|make (?:it|that|this|them)|elaborate|try again|again|really)\b"
+    r"|(?:why|expand|explain|in \w+)\W*\Z)",
     re.I,
 )
 _OPENS_BACK = re.compile(r"\W*(?:and|but|or|now|so|then|instead|no|yes|again|still)\b", re.I)
@@ -36,6 +36,7 @@ _PERSONAL = re.compile(r"\b(?:my|mine|our|ours|i|we|us|again)\b", re.I)
 _NAMES_BACK = re.compile(
     r"\b(?:the (?:above|previous|last|second|third|other|former|latter|same|poem|story|text|translation"
     r"|summary|result|answer|list|code|function|example|email|letter|ones?)(?! (?:of|from|for|in|to|about)\b)"
+    r"|(?:do|does|did|is|was|are|were|would) (?:it|that|this|they|those|these)"
     r"|that (?:one|poem|story|text|translation|summary|result|answer|list|code|function)|he|she|him)\b",
     re.I,
 )

@@ -1,0 +1,177 @@
+"""Assemble the answer from the results of tasks, in plan order, as they come.
+
+Results are data: they are shown, cleaned, and nothing in them changes what is shown of the others.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from monai_node.agents.plan import Plan
+
+_SENTENCE_CHARS_MAX = 300
+# An escape sequence that goes on for longer is no terminal's; its text is shown as text.
+_ESCAPE_CHARS_MAX = 256
+
+# ECMA-48: CSI (colours, cursor); OSC, DCS, SOS, PM, APC (titles, links, payloads); two-character escapes.
+_ESCAPE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-Z\\`-~]"
+)
+_UNFINISHED_ESCAPE = re.compile(
+    r"(?:\x1b|(?:\x1b\[|\x9b)[0-?]*[ -/]*|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*\x1b?"
+    r"|\x1b[ -/]+)\Z"
+)
+# Unicode's Bidi_Control property: marks, embeddings, overrides, isolates. They can make text read as
+# something else than it is (CVE-2021-42574).
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_CONTROLS_AND_SURROGATES = (*range(0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
+_UNFIT: dict[int, None] = {
+    code: None for code in (*_CONTROLS_AND_SURROGATES, *map(ord, _BIDI)) if chr(code) not in "\n\t"
+}
+_FENCE = re.compile(r"^[ ]{0,3}(`{3,}|~{3,})([^\n]*)$", re.M)
+
+
+class DisplayText:
+    """Makes streamed text fit to show: no terminal escapes, control, bidi or surrogate characters.
+
+    Newlines and tabs stay. What may be the beginning of an escape sequence is held back until it is
+    whole, so that no sequence survives by arriving in pieces.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        text = self._held + text
+        found = _UNFINISHED_ESCAPE.search(text, max(0, len(text) - _ESCAPE_CHARS_MAX))
+        self._held = text[found.start() :] if found else ""
+        return _clean(text[: found.start()] if found else text)
+
+    def finish(self) -> str:
+        text, self._held = self._held, ""
+        return _clean(text)
+
+
+def display(text: str) -> str:
+    """A whole text made fit to show; see `DisplayText`."""
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
+    return _ESCAPE.sub("", text).translate(_UNFIT)
+
+
+@dataclass(slots=True)
+class _PartText:
+    """One part of the answer: what may still be shown of it, and what was."""
+
+    cleaner: DisplayText
+    ready: str = ""
+    shown: str = ""
+    is_over: bool = False
+
+
+class Assembler:
+    """Says which text may be shown when; the texts it returns, joined, are the answer.
+
+    The parts are the plan's `shown` tasks, in plan order, separated by a blank line. The first part that
+    is not over streams live; what comes for later ones waits. A failed part is one sentence in
+    brackets in its place, after what was shown of it. A part that has no text leaves no gap, and a code
+    block that a part leaves open is closed. A plan that shows one task changes nothing but unfit characters.
+
+    Whatever comes for a task that is over, or is not shown, is dropped. KeyError for a task that is not
+    in the plan.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._parts = {name: _PartText(DisplayText()) for name in plan.shown}
+        self._order = [task.id for task in plan.graph.tasks if task.id in self._parts]
+        self._hidden = {task.id for task in plan.graph.tasks} - set(self._parts)
+        self._is_single = len(self._order) == 1
+        self._live = 0  # place of the first part that is not over
+        self._has_text = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._live == len(self._order)
+
+    def delta(self, task: str, text: str) -> str:
+        """The text to show now that a task's result grew by `text`."""
+        part = self._open(task)
+        if part is None:
+            return ""
+        part.ready += part.cleaner.feed(text)
+        return self._show()
+
+    def completed(self, task: str) -> str:
+        """The text to show now that a task's result is whole."""
+        part = self._open(task)
+        if part is None:
+            return ""
+        part.ready += part.cleaner.finish()
+        part.is_over = True
+        return self._show()
+
+    def failed(self, task: str, sentence: str) -> str:
+        """The text to show now that a task failed; `sentence` says so to a person."""
+        part = self._open(task)
+        if part is None:
+            return ""
+        part.ready += part.cleaner.finish()
+        part.ready = _with_closed_fence(part.shown, part.ready.rstrip())
+        gap = "\n\n" if (part.shown + part.ready).strip() else ""
+        said = " ".join(display(sentence).split())[:_SENTENCE_CHARS_MAX]
+        part.ready += f"{gap}[{said}]"
+        part.is_over = True
+        return self._show()
+
+    def _open(self, task: str) -> _PartText | None:
+        if task in self._hidden:
+            return None
+        part = self._parts[task]
+        return None if part.is_over else part
+
+    def _show(self) -> str:
+        now = ""
+        while self._live < len(self._order):
+            part = self._parts[self._order[self._live]]
+            now += self._take(part)
+            if not part.is_over:
+                break
+            self._live += 1
+        return now
+
+    def _take(self, part: _PartText) -> str:
+        if self._is_single:
+            text, part.ready = part.ready, ""
+        else:
+            text = self._take_trimmed(part)
+        part.shown += text
+        return text
+
+    def _take_trimmed(self, part: _PartText) -> str:
+        """The part's text without the space around it, which waits until it is known to be inside."""
+        text = part.ready if part.shown else part.ready.lstrip("\n\t ")
+        kept = text.rstrip()
+        part.ready = "" if part.is_over else text[len(kept) :]
+        if part.is_over:
+            kept = _with_closed_fence(part.shown, kept)
+        if not kept:
+            return ""
+        gap = "\n\n" if self._has_text and not part.shown else ""
+        self._has_text = True
+        return gap + kept
+
+
+def _with_closed_fence(shown: str, text: str) -> str:
+    """`text`, which goes on after `shown`, with the code block closed that the two may leave open."""
+    mark = ""
+    for fence, info in _FENCE.findall(shown + text):
+        if not mark:
+            mark = "" if "`" in info else fence
+        elif fence.startswith(mark) and not info.strip():
+            mark = ""
+    return f"{text}\n{mark}" if mark else text
