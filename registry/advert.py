@@ -1,8 +1,8 @@
 """What a node says of itself: the advert (slow, large) and the beacon (frequent, small), both signed.
 
-An envelope is deterministic CBOR `{p: payload bytes, s: signature}`. The bytes received are verified
-before they are parsed, with the key inside the peer id that the payload names; parsing is tolerant and
-keeps unknown keys, so that a newer node's advert survives being handed on.
+An envelope is deterministic CBOR `{p: payload bytes, s: signature}`. The bytes received are
+verified, never a re-encoding, with the key inside the peer id that the payload names; only then are they
+taken for a record. Unknown keys are kept, so that a newer node's advert survives being handed on.
 """
 
 from __future__ import annotations

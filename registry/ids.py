@@ -39,7 +39,10 @@ def public_key_of(peer: PeerId) -> bytes:
     raw = base58.b58decode(peer)
     if len(raw) != len(_ED25519_PREFIX) + _PUBLIC_KEY_BYTES or not raw.startswith(_ED25519_PREFIX):
         raise ValueError("not an Ed25519 peer id")
-    return raw[len(_ED25519_PREFIX) :]
+    key = raw[len(_ED25519_PREFIX) :]
+    if peer_id_of(key) != peer:  # base58 drops trailing white space: one peer, one spelling
+        raise ValueError("not a peer id as peers write it")
+    return key
 
 
 def short(peer: PeerId) -> str:

@@ -10,10 +10,12 @@ The end of the stream without either is a failure. Resetting the stream cancels.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+import io
+import math
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, cast
 
 import cbor2
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from monai_node.registry.errors import ProtocolViolation
 
@@ -24,7 +26,9 @@ PROBE_PROTOCOL = "/monai/probe/1.0.0"
 ADVERT_PROTOCOL = "/monai/advert/1.0.0"
 
 # --- limits: everything from outside is bounded by a constant of this block -------------------------
-FRAME_BYTES_MAX = 2 << 20  # a request with its conversation; other frames are far smaller
+FRAME_BYTES_MAX = 2 << 20  # a request with its conversation, or a result with what it calls
+SMALL_FRAME_BYTES_MAX = 4 << 10  # a handshake, a probe, a refusal: a few fields of bounded length
+INTRODUCTION_BYTES_MAX = 256 << 10  # an advert, a beacon and PEERS_PER_HELLO_MAX lines
 REQUEST_BODY_BYTES_MAX = 1 << 20  # HTTP body: leaves room for what planning adds to a frame
 STREAM_BUFFER_FRAMES = 256  # received and not yet read; a consumer this far behind is reset
 ADVERT_BYTES_MAX = 64 << 10
@@ -61,7 +65,36 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
+    # A longer frame is refused before it is decoded: decoding costs far more than sending.
+    bytes_max: ClassVar[int] = FRAME_BYTES_MAX
 
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """`value`, if JSON can hold it; ValueError for bytes, NaN, CBOR's undefined and the like."""
+    _check_plain(value)
+    return value
+
+
+def _check_plain(value: object) -> None:
+    match value:
+        case dict():
+            for key, child in cast("dict[object, object]", value).items():
+                if not isinstance(key, str):
+                    raise ValueError("only text names the fields of plain data")
+                _check_plain(child)
+        case list():
+            for child in cast("list[object]", value):
+                _check_plain(child)
+        case None | bool() | str() | int():
+            pass
+        case float() if math.isfinite(value):
+            pass
+        case _:
+            raise ValueError("only what JSON can hold may stand in plain data")
+
+
+# Data that is handed on unread, to an engine or a client, as JSON.
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:@/+-]+$")]
 Line = Annotated[str, Field(max_length=512)]
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
@@ -73,7 +106,7 @@ class ChatMessage(Message):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text
-    extra: dict[str, Any] = Field(default_factory=dict[str, Any])
+    extra: Plain = Field(default_factory=dict[str, Any])
 
 
 class Artifact(Message):
@@ -109,9 +142,9 @@ class Parameters(Message):
     )
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    json_schema: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], max_length=128)
-    tool_choice: str | dict[str, Any] | None = None
+    json_schema: Plain | None = None
+    tools: list[Plain] = Field(default_factory=list[dict[str, Any]], max_length=128)
+    tool_choice: str | Plain | None = None
 
 
 Label = Literal["local", "trusted", "open"]
@@ -156,6 +189,8 @@ class Timings(Message):
 class TaskAccepted(Message):
     """Says that the request was read and admitted; `position` requests stand before it."""
 
+    bytes_max = SMALL_FRAME_BYTES_MAX
+
     t: Literal["accepted"] = "accepted"
     attempt: Id
     position: int = Field(default=0, ge=0)
@@ -177,11 +212,13 @@ class TaskCompleted(Message):
     model_digest: Line = ""
     usage: Usage = Usage()
     timings: Timings = Timings()
-    tool_calls: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], max_length=128)
+    tool_calls: list[Plain] = Field(default_factory=list[dict[str, Any]], max_length=128)
 
 
 class TaskFailed(Message):
     """Ends a stream with a reason; `code` is one of `errors._FROM_WIRE`, others mean task_failed."""
+
+    bytes_max = SMALL_FRAME_BYTES_MAX
 
     t: Literal["failed"] = "failed"
     attempt: Id
@@ -198,6 +235,8 @@ class Hello(Message):
     """First frame of the side that opens: a nonce, and nothing about itself before the other proved
     that it knows the mesh secret."""
 
+    bytes_max = SMALL_FRAME_BYTES_MAX
+
     t: Literal["hello"] = "hello"
     version: int = 1
     mesh: Id  # public id of the mesh: a hash of its secret, or "open"
@@ -207,18 +246,24 @@ class Hello(Message):
 class HelloProof(Message):
     """Answer and counter-answer: HMAC-SHA256 over both nonces and both peer ids (secret.Mesh.prove)."""
 
+    bytes_max = SMALL_FRAME_BYTES_MAX
+
     t: Literal["proof"] = "proof"
     nonce: bytes = Field(min_length=16, max_length=32)
     proof: bytes = Field(min_length=32, max_length=32)
 
 
 class HelloRefused(Message):
+    bytes_max = SMALL_FRAME_BYTES_MAX
+
     t: Literal["refused"] = "refused"
     message: Line
 
 
 class Introduction(Message):
     """Who I am: signed advert and beacon, and members that I know (addresses with peer ids)."""
+
+    bytes_max = INTRODUCTION_BYTES_MAX
 
     t: Literal["introduction"] = "introduction"
     advert: bytes = Field(max_length=ADVERT_BYTES_MAX)
@@ -228,22 +273,30 @@ class Introduction(Message):
 
 # --- probe and advert pull --------------------------------------------------------------------------
 class Probe(Message):
+    bytes_max = SMALL_FRAME_BYTES_MAX
+
     t: Literal["probe"] = "probe"
     n: int = Field(ge=0)
 
 
 class ProbeAnswer(Message):
+    bytes_max = SMALL_FRAME_BYTES_MAX
+
     t: Literal["alive"] = "alive"
     n: int = Field(ge=0)
     beacon: bytes = Field(max_length=BEACON_BYTES_MAX)
 
 
 class AdvertPull(Message):
+    bytes_max = SMALL_FRAME_BYTES_MAX
+
     t: Literal["pull"] = "pull"
     digest: bytes = Field(min_length=32, max_length=32)
 
 
 class AdvertAnswer(Message):
+    bytes_max = ADVERT_BYTES_MAX + SMALL_FRAME_BYTES_MAX
+
     t: Literal["advert"] = "advert"
     advert: bytes = Field(max_length=ADVERT_BYTES_MAX)
 
@@ -283,26 +336,32 @@ def cbor(value: object) -> bytes:
 
 
 def uncbor(data: bytes) -> Any:
-    """Plain values from CBOR; ProtocolViolation for tags, depth, duplicates, trailing bytes, NaN keys."""
+    """The one value in `data`; ProtocolViolation for tags, indefinite lengths, depth beyond
+    CBOR_DEPTH_MAX, duplicate keys, keys that are neither text nor bytes, and bytes after the value."""
+    # Not `cbor2.loads`, which ignores whatever follows the first value: one record would then have many
+    # encodings, and a digest of its bytes would not name it.
+    source = io.BytesIO(data)
     try:
-        return cbor2.loads(
-            data,
+        value = cbor2.CBORDecoder(
+            source,
             max_depth=CBOR_DEPTH_MAX,
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
             semantic_decoders=_REFUSED_TAGS,
             tag_hook=_refuse_tag,
-        )
+        ).decode()
     except (cbor2.CBORError, ValueError, RecursionError, OverflowError, TypeError) as error:
         raise ProtocolViolation("a frame that is not valid CBOR was received") from error
+    if source.tell() != len(data):
+        raise ProtocolViolation("a frame with bytes after its end was received")
+    return value
 
 
 def encode(message: Message) -> bytes:
-    """One frame; ProtocolViolation when it would exceed FRAME_BYTES_MAX."""
+    """One frame; ProtocolViolation when it would be longer than its kind may be."""
     frame = cbor(message.model_dump(exclude_none=True))
-    if len(frame) > FRAME_BYTES_MAX:
-        raise ProtocolViolation(f"a frame of {len(frame)} bytes exceeds {FRAME_BYTES_MAX}")
+    _check_length(frame, message.bytes_max)
     return frame
 
 
@@ -311,8 +370,7 @@ _M = TypeVar("_M", bound=Message)
 
 def decode(frame: bytes, *expected: type[_M]) -> _M:
     """The message in a frame, which must be one of `expected`; ProtocolViolation for anything else."""
-    if len(frame) > FRAME_BYTES_MAX:
-        raise ProtocolViolation(f"a frame of {len(frame)} bytes exceeds {FRAME_BYTES_MAX}")
+    _check_length(frame, max(kind.bytes_max for kind in expected))
     try:
         message = _ADAPTER.validate_python(uncbor(frame))
     except ValidationError as error:
@@ -323,3 +381,8 @@ def decode(frame: bytes, *expected: type[_M]) -> _M:
         wanted = " or ".join(kind.model_fields["t"].default for kind in expected)
         raise ProtocolViolation(f"received {message.t!r} where {wanted} was due")
     return message
+
+
+def _check_length(frame: bytes, limit: int) -> None:
+    if len(frame) > limit:
+        raise ProtocolViolation(f"a frame of {len(frame)} bytes exceeds {limit}")
