@@ -5,8 +5,9 @@ to the network is `mesh.directory`.
 
 A peer is `alive` while it is connected and was heard within SUSPECT_AFTER_SECONDS; `suspect` when it
 is connected and silent (no new tasks); `gone` when its connection ended or it was silent for
-GONE_AFTER_SECONDS. Only direct contact brings a gone peer back. Anything received from a peer counts
-as hearing it: a busy machine must not look dead. Silence while *we* were stalled is not held against
+GONE_AFTER_SECONDS. Only direct contact brings a gone peer back: a hello, or a frame on a connection
+that outlived the silence; what others say of it does not. Anything received from a peer counts as
+hearing it: a busy machine must not look dead. Silence while *we* were stalled is not held against
 anybody (`tick`).
 """
 
@@ -22,7 +23,8 @@ from monai_node.registry.wire import GONE_AFTER_SECONDS, SUSPECT_AFTER_SECONDS
 
 Liveness = Literal["alive", "suspect", "gone"]
 
-# A node that did not run its own tick for this long cannot tell silence from its own absence.
+# A node that did not run its own tick for longer cannot tell silence from its own absence. Well below
+# SUSPECT_AFTER_SECONDS: up to here, a gap between two ticks does count as silence.
 STALL_SECONDS = 0.7
 # Peers remembered at once: an open mesh must not grow our memory without bound.
 PEERS_MAX = 4096
@@ -78,12 +80,17 @@ class Membership:
         return self._settle(record, now)
 
     def connected(self, peer: PeerId, now: float) -> Change | None:
-        """Direct contact: a hello was completed with this peer."""
+        """Direct contact: a hello was completed with this peer.
+
+        Its beacon is forgotten, for the hello brings one that is fresh whatever its `seq`: a peer that
+        lost its state counts from the beginning again.
+        """
         record = self._records.get(peer)
         if record is None:
             self._make_room()
             record = self._records[peer] = PeerRecord(peer)
         record.is_connected = True
+        record.beacon = None
         record.heard_at = now
         return self._settle(record, now)
 
@@ -122,8 +129,9 @@ class Membership:
     def tick(self, now: float) -> list[Change]:
         """Re-judge everyone; call it at least every STALL_SECONDS / 2."""
         if self._ticked_at is not None and now - self._ticked_at > STALL_SECONDS:
-            # Our loop stood still, and answers may wait unread: that time is nobody's silence.
-            stalled = now - self._ticked_at
+            # Our loop stood still, and answers may wait unread: that time is nobody's silence. Only
+            # what exceeds the usual is forgiven, or a machine that is always late would never notice.
+            stalled = now - self._ticked_at - STALL_SECONDS
             for record in self._records.values():
                 record.heard_at = min(now, record.heard_at + stalled)
         self._ticked_at = now
