@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,8 @@ from monai_node.registry.ids import PeerId, public_key_of
 _SECRET_BYTES = 16
 _NONCE_BYTES = 16
 OPEN_MESH = "open"
+_SHOWN_CHARS_MAX = 120
+_ADDR = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]{1,253}/tcp/\d{1,5}/p2p/[^/\s]+")
 
 Side = Literal["opener", "accepter"]
 
@@ -108,17 +111,19 @@ class JoinLine:
 def parse_join_line(line: str) -> JoinLine:
     """The parts of a join line; SetupError with one sentence when it is not one."""
     addr, hash_sign, secret = line.strip().strip("'\"").partition("#")
-    peer = PeerId(addr.rpartition("/p2p/")[2])
-    try:
-        public_key_of(peer)
-        is_addr = addr.startswith("/") and "/p2p/" in addr
-    except ValueError:
-        is_addr = False
-    if not is_addr:
+    if not _is_addr(addr):
         raise SetupError(
-            f"{addr!r} is not a join line; it looks like /ip4/…/tcp/…/p2p/12D3…#secret, "
-            "and every node prints its own"
+            f"{addr[:_SHOWN_CHARS_MAX]!r} is not a join line; it looks like "
+            "/ip4/…/tcp/…/p2p/12D3…#secret, and every node prints its own"
         )
     if not hash_sign:
         raise SetupError("the join line lacks the mesh secret after '#'; copy the whole line")
     return JoinLine(addr, mesh_from_text(secret))
+
+
+def _is_addr(addr: str) -> bool:
+    try:
+        public_key_of(PeerId(addr.rpartition("/p2p/")[2]))
+    except ValueError:
+        return False
+    return _ADDR.fullmatch(addr) is not None

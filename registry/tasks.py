@@ -13,14 +13,22 @@ class TaskScope:
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_over = False
 
     def start(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        """Run `work` until it ends or the scope is left; RuntimeError when it is being left already,
+        for nobody would end such a task."""
+        if self._is_over:
+            work.close()
+            raise RuntimeError(f"{name!r} was started in a scope that is over")
         task = self._group.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def cancel(self) -> None:
+        """End the scope: cancel its tasks, and start no others."""
+        self._is_over = True
         for task in list(self._tasks):
             task.cancel()
 
