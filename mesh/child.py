@@ -90,10 +90,11 @@ class Child:
         Waits while the process is being started again. Raises what the handler raised (as the wire
         maps it), ChildDied when the process ends, TaskFailed at once while it is quarantined.
         """
-        await self._settled.wait()
-        if self._life is None:
-            raise TaskFailed(self._trouble)
-        events = self._life.call(op, payload)
+        while (life := self._life) is None:
+            if self._trouble:
+                raise TaskFailed(self._trouble)
+            await self._settled.wait()
+        events = life.call(op, payload)
         try:
             async for value in events:
                 yield value

@@ -127,7 +127,7 @@ def test_closing_the_iterator_cancels_the_handler(tmp_path: Path) -> None:
 
 def test_a_call_cancelled_before_the_child_began_it_does_not_count_as_stuck() -> None:
     async def main() -> None:
-        async with open_child(spec(cancel_seconds=0.3)) as child:
+        async with open_child(spec(cancel_seconds=9.0)) as child:
             pid = child.pid
             for _ in range(20):
                 events = child.call("slow", "/dev/null")
@@ -137,7 +137,9 @@ def test_a_call_cancelled_before_the_child_began_it_does_not_count_as_stuck() ->
                 opening.cancel()
                 await asyncio.wait([opening])
                 await events.aclose()
-            await asyncio.sleep(0.6)  # longer than the child's patience: nobody may have been killed
+            assert child._life is not None  # pyright: ignore[reportPrivateUsage]
+            while child._life._calls:  # pyright: ignore[reportPrivateUsage]
+                await asyncio.sleep(0.01)  # until every one of them was ended
             assert await collect(child, "count", 1) == [{"n": 0}]
             assert child.pid == pid
 
