@@ -75,6 +75,11 @@ _GOVERNED = re.compile(
     r"|people|don't|not|never|always)(?=\s+(?:\w+ly\s+)?([a-z]+)\b)",
     re.I,
 )
+# "How can I save time and reduce waste?": the verb after "and" has the same subject.
+_MODAL_QUESTION = re.compile(
+    r"\b(?:do|does|did|can|could|should|would|will|may|might|must) (?:i|we|you|they|he|she|one|people)\b",
+    re.I,
+)
 _WANTS = re.compile(
     r"\W*(?:and |also |then |finally |lastly |plus )*(?:i|we)(?:'d| would|'ll)?(?: also| really| then)*"
     r" (?:need|want|like|love)\b",
@@ -185,6 +190,8 @@ def _starts_task(piece: Segment, current: str, header: str, later: Sequence[Segm
         return is_headed or (is_open_header(header) and _thing_made(core(piece.masked)) is not None)
     if _is_setup(piece, later):
         return False
+    if _wants(piece) and _said(piece)[0] in CARRYING_VERBS | _LIFE_VERBS and any(map(_has_head, later)):
+        return False  # "I want to start a bakery. Suggest a name.": what the writer does, not we
     if piece.is_strong or not current:
         return _starts_strongly(piece, current)
     return _starts_weakly(piece, current)
@@ -229,13 +236,15 @@ def _is_subordinate(piece: Segment) -> bool:
 
 
 def _is_modifier(said: Sequence[str]) -> bool:
-    """ "Keep it short", "make it rhyme", "make sure that…", "write in French": how, not what."""
+    """ "Keep it short", "make it rhyme", "write in French", "add a title": how, not what."""
     if len(said) < 2:
         return not said or said[0] in MODIFIER_VERBS
     if said[0] in {"make", "do"}:
         return said[1] in {"it", "sure", "them", "so", "this", "that"}
     if said[0] in {"write", "answer", "respond", "reply"}:
         return said[1] in {"in", "it", "as", "with", "using"}
+    if said[0] in {"add", "append", "attach"}:
+        return not said[1].isdigit() and said[1] not in {"it", "them", "up"} and "to" not in said
     return said[0] in MODIFIER_VERBS and said[0] not in {"format", "number", "mention", "note", "wrap"}
 
 
@@ -282,6 +291,8 @@ def _is_edit(said: Sequence[str]) -> bool:
 
 def _is_governed(current: str) -> bool:
     last = re.split(r"[,;.?!]\s", core(current))[-1]
+    if _MODAL_QUESTION.search(last):
+        return True
     governed = {verb.lower() for verb in _GOVERNED.findall(last)}
     return not governed.isdisjoint(SURE_VERBS | CARRYING_VERBS | _LIFE_VERBS)
 

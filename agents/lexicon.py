@@ -219,6 +219,7 @@ _GREETING = r"""
   | (?:i\ )?hope\ (?:you(?:'re|\ are)|all\ is|this|you)\b[^.!?]{0,40}
   | (?:can|could)\ you\ (?:help(?:\ me)?|do\ (?:this|that|both|the\ following))|please\ help(?:\ me)?
   | i\ (?:have|'ve\ got)\ (?:a\ |two\ |few\ |couple\ of\ |some\ |quick\ ){0,3}(?:question|request|thing)s?
+  | (?:answer|do|complete|help\ me\ with)\ (?:the\ following|these)(?:\ (?:question|task|thing|step)s)?
   | (?:so\ )?much|very|in\ advance|for\ (?:your|the)\ (?:help|time)|for\ you|a\ lot|there|again
   | everyone|all|friend
 """

@@ -104,7 +104,8 @@ _FAULT = re.compile(
 )
 # Singular things that are complete in themselves, unlike "a reply" or "a table".
 _WHOLE_THINGS = vocabulary("""
-    anecdote fable fact haiku joke limerick lullaby poem proverb pun riddle rhyme sonnet story tongue-twister
+    anecdote fable fact haiku
+    joke limerick lullaby poem proverb pun riddle rhyme song sonnet story tongue-twister
     """)
 _BARE_OBJECT_VERBS = vocabulary("compare define describe discuss explain")
 _STEM_CHARS_MIN = 4

@@ -26,6 +26,10 @@ def count(text: str) -> int:
         "compare A and B",
         "Explain how photosynthesis works and why leaves are green",
         "Explain search and rescue dogs",
+        "How can I manage my time and reduce stress?",
+        "Should I repaint the door and replace the lock?",
+        "Write a post about work. Add a catchy title.",
+        "Write it in Rust and add tests",
         "Teach me to read and write Japanese",
         "Show me how to install and configure nginx",
         "Write a script that downloads a file and checks its hash",
@@ -109,6 +113,12 @@ def test_one_task_is_not_split(text: str) -> None:
         ("Hi! Can you name a tree? Also name a bird.", ["Hi! Can you name a tree?", "Also name a bird."]),
         ("Summarise and translate the following: Ice melts.", ["Summarise", "and translate the following:"]),
         ("I have a dog. Suggest a name and draw it.", ["Suggest a name", "and draw it."]),
+        ("I want to start a bakery. Suggest a name. Draw a logo.", ["Suggest a name.", "Draw a logo."]),
+        (
+            "Answer the following questions:\n1. What is DNA?\n2. What is RNA?",
+            ["1. What is DNA?", "2. What is RNA?"],
+        ),
+        ("Compute 2 * 3 and add 4 to it", ["Compute 2 * 3", "and add 4 to it"]),
         ("fetch the page, parse it, plot the data", ["fetch the page,", "parse it,", "plot the data"]),
     ],
 )

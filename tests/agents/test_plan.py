@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -282,6 +283,29 @@ def test_any_labeller_may_replace_the_rules() -> None:
 
 def test_the_same_request_gives_the_same_plan() -> None:
     assert plan_of(TWO) == plan_of(TWO)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "and ",
+        "to write and ",
+        "then it, ",
+        "both the ",
+        "a: ",
+        "- x\n",
+        "Name a tree. ",
+        "'a ",
+        "write ",
+        "? ",
+        "it ",
+    ],
+)
+def test_no_request_takes_long_to_plan(unit: str) -> None:
+    for size in (INSTRUCTION_CHARS_MAX, 100_000):
+        started = time.process_time()
+        plan_of(unit * (size // len(unit)))
+        assert time.process_time() - started < 1
 
 
 # --- properties ----------------------------------------------------------------------------------------
