@@ -77,7 +77,8 @@ def completion_headers(done: AnswerCompleted) -> dict[str, str]:
 class Chunks:
     """Turns the events of one run into the bytes of an SSE stream; every event is given once.
 
-    With `has_events`, what happens between the deltas is sent as named SSE events. Only on request:
+    With `has_events`, what happens between the deltas is sent as named SSE events, and the events that
+    are chunks already stand in `mesh.event` of those, so that `seq` has no gaps. Only on request:
     OpenAI's clients take every `data:` line for a chunk, whatever its event name.
     """
 
@@ -101,13 +102,15 @@ class Chunks:
         """What this event adds to the stream; after the last one, the stream is at its end."""
         match event:
             case AnswerDelta():
-                return self._chunk({"content": event.text}) if event.text else b""
+                if not event.text and not self._has_events:
+                    return b""
+                return self._chunk({"content": event.text}, **self._told(event))
             case AnswerCompleted():
                 return self._ending(event)
             case RunFailed():
                 # OpenAI's clients raise an error object before [DONE] as an exception with message
                 # and code. A stream that merely ends they take for a whole answer.
-                return _frame(error_body(event)) + _DONE
+                return _frame({**error_body(event), **self._told(event)}) + _DONE
             case PlanTask():
                 self._tasks.append(event)
             case _:
@@ -116,11 +119,14 @@ class Chunks:
 
     def _ending(self, done: AnswerCompleted) -> bytes:
         parts = [self._chunk(delta) for delta in _tool_call_deltas(done)]
-        mesh = _mesh(self._head, self._tasks, done)
+        mesh = {**_mesh(self._head, self._tasks, done), **self._told(done).get("mesh", {})}
         parts.append(self._chunk({}, finish_reason=done.finish_reason, mesh=mesh))
         if self._include_usage:
             parts.append(_frame({**self._base(), "choices": [], "usage": _usage(done.usage)}))
         return b"".join((*parts, _DONE))
+
+    def _told(self, event: RunEvent) -> dict[str, Any]:
+        return {"mesh": {"event": event}} if self._has_events else {}
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: object) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
