@@ -82,9 +82,7 @@ class LiveMesh:
     def post(self, path: str, body: object) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": "application/json"}
-        return httpx.post(
-            f"{self.url}{path}", content=content, headers=headers, timeout=60, trust_env=False
-        )
+        return httpx.post(f"{self.url}{path}", content=content, headers=headers, timeout=60, trust_env=False)
 
     def chat(self, text: str, mesh: dict[str, Any] | None = None, **fields: Any) -> httpx.Response:
         """One whole chat completion."""
