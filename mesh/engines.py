@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -42,7 +44,7 @@ def in_words(engine: Engine, words: tuple[SkillWords, ...]) -> Engine:
     if not words:
         return engine
     skills = tuple(_described(engine.card.skills[0], spoken) for spoken in words)
-    return _Described(engine, replace(engine.card, skills=skills))
+    return _Described(engine, skills)
 
 
 def _described(own: Skill, words: SkillWords) -> Skill:
@@ -63,15 +65,34 @@ def _described(own: Skill, words: SkillWords) -> Skill:
 
 
 class _Described:
-    """An engine under another card."""
+    """An engine that announces other skills."""
 
-    def __init__(self, engine: Engine, card: EngineCard) -> None:
-        self._engine = engine
-        self._card = card
+    def __init__(self, engine: Engine, skills: tuple[Skill, ...]) -> None:
+        self.engine = engine
+        self._skills = skills
 
     @property
     def card(self) -> EngineCard:
-        return self._card
+        return replace(self.engine.card, skills=self._skills)
 
     def submit(self, request: TaskRequest) -> AsyncGenerator[TaskDelta | TaskCompleted]:
-        return self._engine.submit(request)
+        return self.engine.submit(request)
+
+
+async def learn_digests(served: Sequence[tuple[Source, Engine]], learnt: Callable[[], None]) -> None:
+    """Hash every model file in full, one after the other and off the loop, and tell its engine.
+
+    Until then a model is announced by its sampled digest, which is quick to compute and to forge.
+    """
+    from monai_node.mesh.engine.gguf import sha256_of
+    from monai_node.mesh.engine.llama import LlamaEngine
+
+    is_cancelled = threading.Event()
+    try:
+        for source, engine in served:
+            own = engine.engine if isinstance(engine, _Described) else engine
+            if isinstance(source, ModelSource) and isinstance(own, LlamaEngine):
+                own.learn_digest(await asyncio.to_thread(sha256_of, source.path, is_cancelled.is_set))
+                learnt()
+    finally:
+        is_cancelled.set()
