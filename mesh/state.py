@@ -2,7 +2,7 @@
 
     <state dir>/
       schema.json            {"version": 1}
-      mesh.json              the mesh secret, shared by this user's nodes
+      mesh.json, mesh.lock   the mesh secret, shared by this user's nodes
       gateway.json           where this user's gateway listens, while it runs
       nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock
 
@@ -17,8 +17,9 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,47 +31,75 @@ from monai_node.registry.errors import SetupError
 SCHEMA_VERSION = 1
 _JSON_BYTES_MAX = 4 << 20
 # Sequence numbers are taken from disk in blocks, so that a beacon costs no write: after a crash the
-# next block begins above every number that was used.
-_SEQ_BLOCK = 1 << 20
+# next block begins above every number that was used. A block outlasts years of beacons.
+_SEQ_BLOCK = 1 << 32
+_SEQ_MAX = 1 << 62
+# What is ours in a state directory, and all that `reset` removes from it.
+_OURS = ("schema.json*", "mesh.json*", "mesh.lock", "gateway.json*", ".*.partial", "nodes")
 
 
-def default_state_dir() -> Path:
-    return Path(platformdirs.user_state_dir("monai-node", appauthor=False))
+def state_path(path: Path | None) -> Path:
+    """Where the state directory is: the one named, else this user's own."""
+    if path is None:
+        return Path(platformdirs.user_state_dir("monai-node", appauthor=False))
+    return path.expanduser()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` in one step, readable by its owner only. OSError as the system gives it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        _sync_folder(path.parent)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+        partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the renaming, too, outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: object) -> None:
     write_atomically(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in `path`; None when there is none or it was damaged and has been set aside."""
+def parse_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; ValueError when it holds something else, OSError as the system gives it."""
+    if path.stat().st_size > _JSON_BYTES_MAX:
+        raise ValueError(f"{path} is larger than {_JSON_BYTES_MAX} bytes")
     try:
-        if path.stat().st_size > _JSON_BYTES_MAX:
-            raise ValueError("too large")
         value: object = json.loads(path.read_bytes())
-        if not isinstance(value, dict):
-            raise TypeError("not an object")
-        return cast("dict[str, Any]", value)
-    except FileNotFoundError:
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file of ours; None when there is none or it was damaged and has been set aside.
+
+    SetupError when it is there and cannot be read.
+    """
+    try:
+        return parse_json(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, RecursionError):
+    except ValueError:
         set_aside(path)
         return None
+    except OSError as error:
+        raise _unusable(path, error) from None
 
 
 def set_aside(path: Path) -> Path:
@@ -100,11 +129,21 @@ class StateDir:
     def node(self, name: str) -> NodeDir:
         """The folder of the node called `name`, made when missing."""
         folder = self.path / "nodes" / name
-        try:
+        with _explained(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(folder, error) from None
         return NodeDir(folder)
+
+    def mesh_secret(self, make: Callable[[], str]) -> str:
+        """The mesh secret kept here; what `make` gives when there is none. Nodes that are started at
+        once agree on it."""
+        with _explained(self.path), (self.path / "mesh.lock").open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            kept: object = (read_json(self.mesh_file) or {}).get("secret")
+            if isinstance(kept, str):
+                return kept
+            secret = make()
+            write_json(self.mesh_file, {"secret": secret})
+            return secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,41 +167,42 @@ class NodeDir:
 
     def update(self, **values: object) -> None:
         """Merge values into node.json."""
-        write_json(self.path / "node.json", {**self.read(), **values})
+        with _explained(self.path):
+            write_json(self.path / "node.json", {**self.read(), **values})
 
     def take_seq_block(self) -> int:
-        """The first of a million beacon sequence numbers that were never used before."""
+        """The first of 2**32 beacon sequence numbers that were never used before."""
         known: object = self.read().get("next_seq", 1)
-        start = known if isinstance(known, int) and 0 < known < 2**62 else 1
+        start = known if isinstance(known, int) and 0 < known < _SEQ_MAX else 1
         self.update(next_seq=start + _SEQ_BLOCK)
         return start
 
     @contextlib.contextmanager
     def lock(self) -> Generator[None]:
         """Hold this folder for one process; SetupError when another one has it."""
-        with (self.path / "lock").open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SetupError(
-                    f"a node called {self.path.name!r} is already running on this state directory; "
-                    "stop it, or give this one another --node-name or --state-dir"
-                ) from None
+        with contextlib.ExitStack() as held:
+            with _explained(self.path):
+                file = held.enter_context((self.path / "lock").open("a+b"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise SetupError(
+                        f"a node called {self.path.name!r} is already running on this state directory; "
+                        "stop it, or give this one another --node-name or --state-dir"
+                    ) from None
             yield
 
 
 def open_state_dir(path: Path | None) -> StateDir:
     """The state directory, made when missing; SetupError when it cannot be used, in one sentence."""
-    folder = (path or default_state_dir()).expanduser()
+    folder = state_path(path)
     schema = folder / "schema.json"
-    try:
+    with _explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = read_json(schema)
         if found is None:
             write_json(schema, {"version": SCHEMA_VERSION})
             return StateDir(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
     version: object = found.get("version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise SetupError(
@@ -173,24 +213,35 @@ def open_state_dir(path: Path | None) -> StateDir:
 
 
 def reset_state_dir(path: Path | None) -> Path:
-    """Remove a state directory that is ours and that no running node holds. SetupError otherwise."""
-    folder = (path or default_state_dir()).expanduser()
+    """Remove what is ours in a state directory that no running node holds, and the directory when
+    nothing else is in it. SetupError when it is not ours or in use."""
+    folder = state_path(path)
     if not folder.exists():
         return folder
     if not (folder / "schema.json").is_file():
         raise SetupError(f"{folder} is not a state directory of monai-node; nothing was removed")
-    try:
-        with contextlib.ExitStack() as held:
-            for node in sorted((folder / "nodes").glob("*")):
-                held.enter_context(NodeDir(node).lock())
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
+    with _explained(folder), contextlib.ExitStack() as held:
+        for node in sorted((folder / "nodes").glob("*/")):
+            held.enter_context(NodeDir(node).lock())
+        for entry in [found for pattern in _OURS for found in folder.glob(pattern)]:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        if not any(folder.iterdir()) and not folder.is_symlink():
+            folder.rmdir()
     return folder
 
 
-def _unwritable(path: Path, error: OSError) -> SetupError:
-    return SetupError(
-        f"the state directory {path} cannot be used ({error.strerror}); "
-        "choose a writable one with --state-dir"
-    )
+@contextlib.contextmanager
+def _explained(path: Path) -> Generator[None]:
+    """Turn what the system says of `path` into a sentence for the person who can mend it."""
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(path, error) from None
+
+
+def _unusable(path: Path, error: OSError) -> SetupError:
+    reason = error.strerror or type(error).__name__
+    return SetupError(f"{path} cannot be used ({reason}); choose a writable directory with --state-dir")
