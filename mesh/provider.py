@@ -17,10 +17,11 @@ from monai_node.mesh.engine.base import Engine
 from monai_node.registry.advert import Admission, ModelInfo, Skill
 from monai_node.registry.errors import (
     DeadlineExceeded,
-    Internal,
     MonaiError,
     PeerBusy,
+    PeerLost,
     PeerRefused,
+    SetupError,
     TaskFailed,
     Unsupported,
 )
@@ -69,13 +70,14 @@ class Seat:
 
 
 class Provider:
-    """Serves the skills of some engines on task streams. `changed` is called when the load changes."""
+    """Serves the skills of some engines on task streams. `changed` is called when the load changes.
+
+    SetupError when two engines offer the same skill under the same name: one of them would never be asked.
+    """
 
     def __init__(self, engines: Sequence[Engine], may_serve: MaySee, changed: Callable[[], None]) -> None:
         self._seats = [Seat(engine) for engine in engines]
-        self._by_skill = {
-            (skill.id, skill.model): seat for seat in self._seats for skill in seat.engine.card.skills
-        }
+        self._by_skill = _by_skill(self._seats)
         self._per_peer: Counter[PeerId] = Counter()
         self._may_serve = may_serve
         self._changed = changed
@@ -150,11 +152,10 @@ class Provider:
                     work.cancel("the caller cancelled")
 
             watcher = scope.start(watch(), name="watch caller")
+            deadline = asyncio.timeout(request.remaining_ms / 1000)
             try:
-                async with asyncio.timeout(request.remaining_ms / 1000):
+                async with deadline:
                     last = await self._generate(stream, request, seat)
-            except TimeoutError:
-                last = _failed(request, DeadlineExceeded("the time given to this task is over"))
             except MonaiError as error:
                 last = _failed(request, error)
             except asyncio.CancelledError:
@@ -164,9 +165,12 @@ class Provider:
                     return
                 raise
             except Exception:
-                # An engine may fail in ways nobody listed; the caller gets a sentence, the log the rest.
-                _log.exception("engine of skill %s failed", request.skill)
-                last = _failed(request, TaskFailed("the engine failed; its log says why"))
+                if deadline.expired():
+                    last = _failed(request, DeadlineExceeded("the time given to this task is over"))
+                else:
+                    # An engine may fail in ways nobody listed; the caller gets a sentence, the log the rest.
+                    _log.exception("engine of skill %s failed", request.skill)
+                    last = _failed(request, TaskFailed("the engine failed; its log says why"))
             watcher.cancel()
             await _send(stream, last)
 
@@ -184,31 +188,71 @@ class Provider:
         events: AsyncGenerator[TaskDelta | TaskCompleted],
         queue_ms: float,
     ) -> TaskCompleted:
-        """Send deltas in batches of DELTA_SECONDS; the first one at once, since somebody waits for it."""
-        pending: list[str] = []
-        flushed_at = 0.0
-        async for event in events:
-            if isinstance(event, TaskCompleted):
-                await _flush(stream, request, pending)
+        batch = _Batch(stream, request)
+        async with task_scope() as scope:
+            scope.start(batch.send_late(), name="late deltas")
+            async for event in events:
+                if isinstance(event, TaskDelta):
+                    await batch.put(event.text)
+                    continue
+                await batch.flush()
                 timings = event.timings.model_copy(update={"queue_ms": queue_ms})
                 return event.model_copy(update={"timings": timings, "attempt": request.attempt})
-            pending.append(event.text)
-            if time.monotonic() - flushed_at >= DELTA_SECONDS:
-                await _flush(stream, request, pending)
-                flushed_at = time.monotonic()
-        raise Internal("the engine ended without completing")
+            raise TaskFailed("the engine ended without completing")
 
 
-async def _flush(stream: Stream, request: TaskRequest, pending: list[str]) -> None:
-    text = "".join(pending)
-    pending.clear()
-    if text:
-        await _send(stream, TaskDelta(attempt=request.attempt, text=text))
+class _Batch:
+    """Sends text in frames that lie DELTA_SECONDS apart; the first one at once, since somebody waits
+    for it, and none later than that because the engine paused."""
+
+    def __init__(self, stream: Stream, request: TaskRequest) -> None:
+        self._stream = stream
+        self._attempt = request.attempt
+        self._pending: list[str] = []
+        self._flushed_at = float("-inf")
+        self._is_held = asyncio.Event()
+        self._one_writer = asyncio.Lock()
+
+    async def put(self, text: str) -> None:
+        self._pending.append(text)
+        if time.monotonic() - self._flushed_at >= DELTA_SECONDS:
+            await self.flush()
+        else:
+            self._is_held.set()
+
+    async def flush(self) -> None:
+        async with self._one_writer:
+            text = "".join(self._pending)
+            self._pending.clear()
+            if text:
+                await _send(self._stream, TaskDelta(attempt=self._attempt, text=text))
+                self._flushed_at = time.monotonic()
+
+    async def send_late(self) -> None:
+        """Flush what no later text pushed on, until cancelled."""
+        while True:
+            await self._is_held.wait()
+            await asyncio.sleep(DELTA_SECONDS)
+            self._is_held.clear()
+            await self.flush()
+
+
+def _by_skill(seats: Sequence[Seat]) -> dict[tuple[str, str], Seat]:
+    found: dict[tuple[str, str], Seat] = {}
+    for seat in seats:
+        for skill in seat.engine.card.skills:
+            if found.setdefault((skill.id, skill.model), seat) is not seat:
+                owner = f" of {skill.model!r}" if skill.model else ""
+                raise SetupError(f"two sources offer the skill {skill.id!r}{owner}; rename or leave out one")
+    return found
 
 
 async def _send(stream: Stream, message: TaskAccepted | TaskDelta | TaskCompleted | FailedFrame) -> None:
-    async with asyncio.timeout(SEND_SECONDS):
-        await stream.send(encode(message))
+    try:
+        async with asyncio.timeout(SEND_SECONDS):
+            await stream.send(encode(message))
+    except TimeoutError:
+        raise PeerLost(f"the caller took nothing for {SEND_SECONDS:g} s") from None
 
 
 def _failed(request: TaskRequest, error: MonaiError) -> FailedFrame:
