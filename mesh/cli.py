@@ -142,7 +142,9 @@ def main(argv: Sequence[str] | None = None, *, wrap_transport: WrapTransport | N
         parser.print_help()
         return 2
     try:
-        return _run(options, wrap_transport)
+        status = _run(options, wrap_transport)
+        sys.stdout.flush()  # here, so that a reader that has gone is noticed here
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -163,7 +165,10 @@ def _run(options: argparse.Namespace, wrap_transport: WrapTransport | None) -> i
 
         return run_client(options)
     except MonaiError as error:
-        print(f"monai-node: {error.message}", file=sys.stderr)
+        from monai_node.mesh.cli_client import one_line
+
+        # It may quote a peer.
+        print(f"monai-node: {one_line(error.message)}", file=sys.stderr)
         return 1
 
 

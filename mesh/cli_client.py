@@ -5,18 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from monai_node.mesh.state import default_state_dir, read_json, reset_state_dir, write_json
+from monai_node.mesh.state import parse_json, read_json, reset_state_dir, state_path, write_json
 from monai_node.registry.errors import SetupError
+
+if TYPE_CHECKING:
+    import httpx
 
 _CONNECT_SECONDS = 5.0
 _GRACE_SECONDS = 5.0  # over the run's own deadline, which the gateway keeps
 _DEADLINE_SECONDS = 120.0
 _TEXT_BYTES_MAX = 1 << 20
+_NO_ANSWER = "the gateway sent what is not an answer of a mesh; is --url right?"
+# Joiners have no direction and no width: Persian, Hindi and many emoji are spelled with them.
+_JOINERS = "\u200c\u200d"
 
 
 def run_client(options: argparse.Namespace) -> int:
@@ -39,7 +46,7 @@ def gateway_url(options: argparse.Namespace) -> str:
     if options.url:
         url: str = options.url
         return url.rstrip("/").removesuffix("/v1")
-    known = (read_json((options.state_dir or default_state_dir()) / "gateway.json") or {}).get("url")
+    known = (read_json(state_path(options.state_dir) / "gateway.json") or {}).get("url")
     if not isinstance(known, str):
         raise SetupError("no gateway is running here; start one with `monai-node up`, or give --url")
     return known
@@ -64,14 +71,19 @@ def _ask(options: argparse.Namespace) -> int:
         if getattr(options, key) is not None:
             body[key] = getattr(options, key)
     answer, last, usage = "", dict[str, Any](), None
-    for chunk in _stream(f"{gateway_url(options)}/v1/chat/completions", body, deadline + _GRACE_SECONDS):
-        usage = chunk.get("usage") or usage
-        for choice in chunk.get("choices", []):
-            text: str = choice.get("delta", {}).get("content") or ""
-            answer += text
-            if text and not options.json:
-                print(printable(text), end="", flush=True)
-        last = chunk.get("mesh") or last
+    try:
+        for chunk in _stream(f"{gateway_url(options)}/v1/chat/completions", body, deadline + _GRACE_SECONDS):
+            usage = chunk.get("usage") or usage
+            for choice in chunk.get("choices", []):
+                text: str = choice.get("delta", {}).get("content") or ""
+                answer += text
+                if text and not options.json:
+                    print(printable(text), end="", flush=True)
+            last = chunk.get("mesh") or last
+    except SetupError:
+        if answer and not options.json:
+            print(flush=True)  # what went wrong stands on a line of its own
+        raise
     conversation.keep([*messages, {"role": "assistant", "content": answer}])
     if options.json:
         print(json.dumps({"answer": answer, **last, "usage": usage}, ensure_ascii=False))
@@ -83,8 +95,8 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _credit(part: dict[str, Any]) -> str:
-    who = f"{part['model']} on {part['peer_name']} ({part['peer'][-8:]})"
-    what = printable(str(part["text"]))
+    who = f"{one_line(part['model'])} on {_who(part)}"
+    what = one_line(part["text"])
     return f"{who}, {part['seconds']:.1f} s: {what if len(what) <= 60 else what[:59] + '…'}"
 
 
@@ -95,9 +107,13 @@ class Conversation:
         self._path = path
         self.messages: list[dict[str, Any]] = []
         if path is not None and path.exists():
-            found = read_json(path)
-            kept: object = (found or {}).get("messages")
-            if found is None or not isinstance(kept, list):
+            try:
+                kept: object = parse_json(path).get("messages")
+            except ValueError:
+                kept = None
+            except OSError as error:
+                raise SetupError(f"{path} cannot be read ({error.strerror})") from None
+            if not isinstance(kept, list):
                 raise SetupError(f"{path} is not a conversation kept by monai-node; name another file")
             self.messages = kept  # pyright: ignore[reportUnknownMemberType]
 
@@ -120,7 +136,7 @@ def _plan(options: argparse.Namespace) -> int:
         return 0
     for task in graph["tasks"]:
         after = f"  (after {', '.join(task['depends_on'])})" if task["depends_on"] else ""
-        print(f"{task['id']}  {printable(task['text'])}{after}")
+        print(f"{task['id']}  {one_line(task['text'])}{after}")
     return 0
 
 
@@ -132,10 +148,9 @@ def _route(options: argparse.Namespace) -> int:
         return 0
     for candidate in found["data"]:
         mark = "→" if candidate["is_chosen"] else " "
-        who = f"{candidate['peer_name']} ({candidate['peer'][-8:]})"
-        print(f"{mark} {candidate['score']:.2f}  {candidate['skill']:24} {who}")
+        print(f"{mark} {candidate['score']:.2f}  {one_line(candidate['skill']):24} {_who(candidate)}")
         for reason in candidate["reasons"]:
-            print(f"          {printable(reason)}")
+            print(f"          {one_line(reason)}")
     return 0
 
 
@@ -148,15 +163,15 @@ def _peers(options: argparse.Namespace) -> int:
         heard = peer["last_heard_seconds"]
         age = "" if heard is None else f"heard {heard:.1f} s ago"
         load = f"{peer['running']} running, {peer['queued']} queued"
-        print(f"{peer['state']:8} {printable(peer['name']):20} {peer['id'][-8:]}  {load}  {age}")
+        print(f"{peer['state']:8} {one_line(peer['name']):20} {peer['id'][-8:]}  {load}  {age}")
         for label in ("models", "skills"):
             if peer[label]:
-                print(f"         {label}: {printable(', '.join(peer[label]))}")
+                print(f"         {label}: {one_line(', '.join(peer[label]))}")
     return 0
 
 
 def _reset(options: argparse.Namespace) -> int:
-    folder = options.state_dir or default_state_dir()
+    folder = state_path(options.state_dir)
     if not options.yes:
         if not sys.stdin.isatty():
             raise SetupError(f"this removes {folder} with its keys and mesh secret; repeat with --yes")
@@ -168,8 +183,20 @@ def _reset(options: argparse.Namespace) -> int:
 
 # --- helpers ----------------------------------------------------------------------------------------
 def printable(text: str) -> str:
-    """Text of others for a terminal: no control or direction characters but newline and tab."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
+    """Text of others for a terminal: no control or direction characters but newline and tab, and no
+    half of a surrogate pair, which no terminal can be sent."""
+    return "".join(
+        c for c in text if c in "\n\t" or c in _JOINERS or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
+    )
+
+
+def one_line(text: object) -> str:
+    """`printable`, for what has one line to stand on: a name, a reason, an error."""
+    return " ".join(printable(str(text)).split())
+
+
+def _who(row: dict[str, Any]) -> str:
+    return f"{one_line(row['peer_name'])} ({one_line(row['peer'])[-8:]})"
 
 
 def _text(options: argparse.Namespace) -> str:
@@ -191,29 +218,44 @@ def _timezone() -> str | None:
 
 
 def _stream(url: str, body: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
-    """The chunks of a streamed answer; SetupError for an error status, an error event or a cut."""
+    """The chunks of a streamed answer; SetupError for an error status, an error event, a cut, or an
+    answer that is not over after `seconds`."""
     import httpx
 
+    from monai_node.mesh.engine.sse import SseParser
+
+    parser, ends_at, is_open = SseParser(), time.monotonic() + seconds, False
     timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
     try:
         with httpx.stream("POST", url, json=body, timeout=timeout, trust_env=False) as response:
             if response.status_code != 200:
                 response.read()
                 raise SetupError(_message(response))
-            for line in response.iter_lines():
-                data = line.removeprefix("data: ")
-                if data == line:
-                    continue
-                if data == "[DONE]":
-                    return
-                chunk: dict[str, Any] = json.loads(data)
-                if "error" in chunk:
-                    print(file=sys.stderr)
-                    raise SetupError(chunk["error"]["message"])
-                yield chunk
-    except httpx.HTTPError as error:
-        raise SetupError(_unreachable(url, error)) from None
+            is_open = True
+            for block in response.iter_bytes():
+                for data in parser.feed(block):
+                    if data == "[DONE]":
+                        return
+                    yield _chunk(data)
+                if time.monotonic() > ends_at:  # keep-alives alone must not hold us for ever
+                    raise SetupError(f"the gateway did not complete the answer within {seconds:g} s")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        if not is_open:
+            raise SetupError(_unreachable(url, error)) from None
     raise SetupError("the gateway ended the answer before it was complete")
+
+
+def _chunk(data: str) -> dict[str, Any]:
+    try:
+        chunk: object = json.loads(data)
+    except ValueError:
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise SetupError(_NO_ANSWER)
+    known = cast("dict[str, Any]", chunk)
+    if "error" in known:
+        raise SetupError(_error_of(known) or "the gateway could not answer")
+    return known
 
 
 def _request(method: str, url: str, **arguments: Any) -> dict[str, Any]:
@@ -221,18 +263,34 @@ def _request(method: str, url: str, **arguments: Any) -> dict[str, Any]:
 
     try:
         response = httpx.request(method, url, timeout=30.0, trust_env=False, **arguments)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SetupError(_unreachable(url, error)) from None
     if response.status_code != 200:
         raise SetupError(_message(response))
-    return response.json()
+    found = _json(response)
+    if not isinstance(found, dict):
+        raise SetupError(_NO_ANSWER)
+    return cast("dict[str, Any]", found)
 
 
-def _message(response: Any) -> str:
+def _json(response: httpx.Response) -> object:
     try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the gateway answered with status {response.status_code}"
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _message(response: httpx.Response) -> str:
+    return _error_of(_json(response)) or f"the gateway answered with status {response.status_code}"
+
+
+def _error_of(body: object) -> str:
+    """The sentence in an OpenAI error body; empty for anything else."""
+    match body:
+        case {"error": {"message": str(message)}}:
+            return message
+        case _:
+            return ""
 
 
 def _unreachable(url: str, error: Exception) -> str:

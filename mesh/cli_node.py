@@ -23,10 +23,11 @@ from monai_node.mesh.config import (
     UrlSource,
     alias_of,
     listen_multiaddr,
+    node_name_of,
 )
 from monai_node.mesh.logs import open_log
 from monai_node.mesh.node import Node, Say, WrapTransport, bundled_sources, open_node
-from monai_node.mesh.state import default_state_dir, open_state_dir, read_json
+from monai_node.mesh.state import open_state_dir, read_json, state_path
 from monai_node.registry.errors import SetupError
 from monai_node.registry.secret import Mesh, parse_join_line
 from monai_node.registry.tasks import task_scope
@@ -141,17 +142,16 @@ def _api_key(variable: str | None) -> str | None:
 
 def _node_name(options: argparse.Namespace, sources: Sequence[Source]) -> str:
     if options.node_name:
-        return alias_of(options.node_name)
+        return node_name_of(options.node_name)
     if options.command in ("up", "gateway"):
         return "gateway"
     first = sources[0]
-    return first.path.stem.lower() if isinstance(first, AgentSource) else first.alias
+    return node_name_of(first.path.stem) if isinstance(first, AgentSource) else first.alias
 
 
 def _local_gateway(state_dir: Path | None) -> list[str]:
     """The join line of this user's running gateway: a node on the same machine needs none typed."""
-    folder = state_dir or default_state_dir()
-    join = (read_json(folder / "gateway.json") or {}).get("join")
+    join = (read_json(state_path(state_dir) / "gateway.json") or {}).get("join")
     return [join] if isinstance(join, str) else []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,8 +15,7 @@ from monai_node.registry.secret import JoinLine, Mesh
 # The address an embedded or local node listens on: reachable from this machine only.
 LOOPBACK = "127.0.0.1"
 GATEWAY_PORT = 8642
-_ALIAS = re.compile(r"[^\w.-]+")
-_ALIAS_CHARS_MAX = 64
+_SLUG_CHARS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class NodeConfig:
 
 def alias_of(name: str) -> str:
     """A public name made of letters, digits, '.', '_' and '-', lower case, from a file name or title."""
-    alias = _ALIAS.sub("-", name.lower()).strip("-.")[:_ALIAS_CHARS_MAX]
+    alias = slug(name, keep="._-")
     if not alias:
         raise SetupError(f"{name!r} holds no letter or digit to name a model by; give it a --name")
     if alias == "mesh":
@@ -93,16 +93,41 @@ def alias_of(name: str) -> str:
     return alias
 
 
+def node_name_of(name: str) -> str:
+    """What a node is called, in the mesh and as a folder, from what its owner called it or its file."""
+    found = slug(name, keep="._-")
+    if not found:
+        raise SetupError(f"{name!r} holds no letter or digit to name a node by; give it a --node-name")
+    return found
+
+
+def slug(text: str, keep: str = "") -> str:
+    """Lower-case words joined by '-', fit for an id on the wire; `keep` stays too. Empty if none is left.
+
+    Letters and decimal digits of any script: other characters that Python takes for part of a word,
+    such as '²', the wire's ids refuse.
+    """
+    lowered = unicodedata.normalize("NFC", text.lower())
+    words = "".join(c if c.isalpha() or c.isdecimal() or c in keep else "-" for c in lowered)
+    return re.sub("-+", "-", words).strip("-.")[:_SLUG_CHARS_MAX].strip("-.")
+
+
 def listen_multiaddr(text: str) -> str:
-    """A multiaddr from `--listen`, which may be `ip`, `ip:port` or a multiaddr; SetupError otherwise."""
+    """A multiaddr from `--listen`: `ip`, `ip:port`, `[ip6]:port` or a multiaddr; SetupError otherwise."""
     if text.startswith("/"):
         return text
-    host, _, port = text.rpartition(":") if text.count(":") == 1 else (text.strip("[]"), "", "0")
+    host, port = text, "0"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or "0"
+    elif text.count(":") == 1:  # more of them: a bare IPv6 address
+        host, _, port = text.partition(":")
     try:
         address = ipaddress.ip_address(host)
-        number = int(port)
     except ValueError:
-        raise SetupError(f"--listen {text} is neither an IP address, ip:port, nor a multiaddr") from None
-    if not 0 <= number < 65536:
+        address = None
+    if address is None or not (port.isascii() and port.isdigit()):
+        raise SetupError(f"--listen {text} is neither an IP address, ip:port, nor a multiaddr")
+    if int(port) > 65535:
         raise SetupError(f"--listen {text}: a port lies between 0 and 65535")
-    return f"/ip{address.version}/{address}/tcp/{number}"
+    return f"/ip{address.version}/{address}/tcp/{int(port)}"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from monai_node.mesh.config import AgentSource, ModelSource, SkillWords, Source, UrlSource
+from pydantic import ValidationError
+
+from monai_node.mesh.config import AgentSource, ModelSource, SkillWords, Source, UrlSource, slug
 from monai_node.mesh.engine.base import Engine, EngineCard
 from monai_node.registry.advert import Skill
+from monai_node.registry.errors import SetupError
 from monai_node.registry.wire import EXAMPLES_PER_SKILL_MAX, TaskCompleted, TaskDelta, TaskRequest
 
 
@@ -40,28 +42,41 @@ async def open_engine(source: Source) -> AsyncGenerator[Engine]:
 
 
 def in_words(engine: Engine, words: tuple[SkillWords, ...]) -> Engine:
-    """`engine` announcing the skills that its owner described instead of those of its file."""
+    """`engine` announcing the skills that its owner described instead of those of its file.
+
+    SetupError when a description is too long to be announced, or two cannot be told apart.
+    """
     if not words:
         return engine
     skills = tuple(_described(engine.card.skills[0], spoken) for spoken in words)
+    ids = [skill.id for skill in skills]
+    if len(set(ids)) < len(ids):
+        raise SetupError("two --skill descriptions begin alike; let their first words differ")
     return _Described(engine, skills)
 
 
 def _described(own: Skill, words: SkillWords) -> Skill:
     if not words.description:
         examples = [*words.examples, *own.examples][:EXAMPLES_PER_SKILL_MAX]
-        return own.model_copy(update={"examples": examples})
-    slug = re.sub(r"\W+", "-", words.description.lower()).strip("-")[:48].strip("-") or "skill"
-    return own.model_copy(
-        update={
-            "id": slug,
-            "name": words.description[:64],
-            "description": words.description,
-            "examples": list(words.examples)[:EXAMPLES_PER_SKILL_MAX],
-            # Its owner says what it is for; it does not take whatever nobody else claims.
-            "is_general": False,
-        }
-    )
+        return _checked(own.model_dump() | {"examples": examples})
+    told = {
+        "id": slug(words.description) or "skill",
+        "name": words.description[:64],
+        "description": words.description,
+        "examples": list(words.examples)[:EXAMPLES_PER_SKILL_MAX],
+        # Its owner says what it is for; it does not take whatever nobody else claims.
+        "is_general": False,
+    }
+    return _checked(own.model_dump() | told)
+
+
+def _checked(skill: Mapping[str, object]) -> Skill:
+    """A skill as peers will read it: they refuse the whole advert if one of its fields is too long."""
+    try:
+        return Skill.model_validate(skill)
+    except ValidationError as error:
+        where = str(error.errors()[0]["loc"][0])
+        raise SetupError(f"the {where} of a --skill cannot be announced; make it shorter") from None
 
 
 class _Described:

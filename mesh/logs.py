@@ -1,4 +1,4 @@
-"""Where a node's log goes: one rotating file beside its state, and warnings to stderr if asked.
+"""Where a node's log goes: one rotating file beside its state.
 
 Nothing that a user wrote is logged: messages name tasks, peers and errors, never texts.
 """
@@ -19,7 +19,10 @@ _NOISY = ("libp2p", "multiaddr", "zeroconf", "httpx", "httpcore", "langgraph", "
 
 
 def open_log(path: Path, level: str) -> None:
-    """Send this process's log to `path`; SetupError when that cannot be written."""
+    """Send this process's log to `path`; SetupError when that cannot be written or `level` is none of
+    LEVELS, which an environment variable may say."""
+    if level not in LEVELS:
+        raise SetupError(f"{level!r} is not a log level; the levels are {', '.join(LEVELS)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.handlers.RotatingFileHandler(
