@@ -2,29 +2,30 @@
 
 A *hello* makes two connected nodes members for each other: each proves that it knows the mesh secret,
 then hands over its signed advert and beacon. Until then no other protocol of ours answers. Every
-member is probed on one open stream; the answer carries its beacon. Peers that we were told to join,
-and members that we have met before, are dialled again for as long as we run.
+member is probed on one open stream; the answer carries its beacon. Peers that we were told to join are
+dialled again for as long as we run; those that we met or heard of, until they have not answered for long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
+from monai_node.mesh.redial import Redialler, peer_in
 from monai_node.registry.advert import Signed, open_advert, open_beacon
 from monai_node.registry.errors import (
-    MonaiError,
     PeerError,
+    PeerLost,
     PeerRefused,
     PeerUnreachable,
     ProtocolViolation,
 )
 from monai_node.registry.ids import PeerId, short
 from monai_node.registry.membership import Change, Liveness, Membership, PeerRecord
-from monai_node.registry.secret import Mesh, new_nonce
+from monai_node.registry.secret import OPEN_MESH, Mesh, new_nonce
 from monai_node.registry.tasks import TaskScope, task_scope
 from monai_node.registry.transport import Handler, Stream, Transport
 from monai_node.registry.wire import (
@@ -51,8 +52,6 @@ from monai_node.registry.wire import (
 _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.2
-# Dialling again: quick at first, since a restarted peer should be back within two seconds.
-_REDIAL_SECONDS = (0.3, 0.5, 0.5, 1.0, 1.0, 2.0, 5.0, 15.0, 30.0)
 _REMEMBERED_PEERS_MAX = 64
 
 Listener = Callable[[Change], None]
@@ -94,7 +93,8 @@ class Directory:
         self._clock = clock
         self._scope = scope
         self._members: set[PeerId] = set()
-        self._kept: set[str] = set()
+        self._redialler = Redialler(transport.peer_id, self._meet, self._is_met, scope)
+        self._is_over = False
         self._probed: set[PeerId] = set()
         self._listeners: list[Listener] = []
         transport.listen_connections(self._on_connection)
@@ -142,14 +142,31 @@ class Directory:
 
     def keep(self, addr: str) -> None:
         """Dial `addr` for as long as this node runs, whenever it is not connected."""
-        if addr not in self._kept and not addr.endswith(self._transport.peer_id):
-            self._kept.add(addr)
-            self._scope.start(self._redial(addr), name=f"redial {addr[-8:]}")
+        self._redialler.keep(addr)
+
+    def revisit(self, addr: str) -> None:
+        """As `keep`, until it has not answered for long."""
+        self._redialler.revisit(addr)
 
     def remembered(self) -> list[str]:
         """Addresses worth dialling at the next start, the most recently heard peers first."""
         records = sorted(self.membership.records(), key=lambda r: r.heard_at, reverse=True)
-        return [addr for record in records for addr in record.addrs[:1]][:_REMEMBERED_PEERS_MAX]
+        return [addr for record in records for addr in _own_addrs(record)[:1]][:_REMEMBERED_PEERS_MAX]
+
+    def check(self) -> None:
+        """Judge every peer by how long it was silent, and part from those that are gone.
+
+        Called by the directory itself, several times in a second.
+        """
+        for change in self.membership.tick(self._clock()):
+            self._tell(change)
+            if change.after == "gone" and self._transport.is_connected(change.peer):
+                self._scope.start(self._part(change.peer), name=f"part from {short(change.peer)}")
+
+    def leave(self) -> None:
+        """Start nothing any more: connections may still end while the transport is closed."""
+        self._is_over = True
+        self._redialler.leave()
 
     # --- hello ------------------------------------------------------------------------------------
     async def _meet(self, addr: str) -> PeerId:
@@ -178,9 +195,9 @@ class Directory:
             raise PeerRefused("the peer does not know the secret of this mesh")
         proof = self._mesh.prove("opener", me, them, nonces)
         await stream.send(encode(HelloProof(nonce=mine, proof=proof)))
-        self._members.add(them)
-        await stream.send(encode(self._introduce()))
-        self._introduced(them, decode(await stream.receive(), Introduction))
+        with self._as_member(them):
+            await stream.send(encode(self._introduce()))
+            self._introduced(them, decode(await stream.receive(), Introduction))
 
     async def _accept_hello(self, stream: Stream) -> None:
         me, them = self._transport.peer_id, stream.peer
@@ -196,20 +213,35 @@ class Directory:
             answer = decode(await stream.receive(), HelloProof)
             if not self._mesh.is_proof(answer.proof, "opener", them, me, nonces):
                 raise PeerRefused(f"{short(them)} does not know the secret of this mesh")
-            self._members.add(them)
-            introduction = decode(await stream.receive(), Introduction)
-            await stream.send(encode(self._introduce()))
-            self._introduced(them, introduction)
+            with self._as_member(them):
+                introduction = decode(await stream.receive(), Introduction)
+                await stream.send(encode(self._introduce()))
+                self._introduced(them, introduction)
+
+    @contextmanager
+    def _as_member(self, peer: PeerId) -> Generator[None]:
+        """A member from its proof on, for it may use our protocols as soon as it was introduced to us;
+        not if the rest of the hello fails, unless it is met already."""
+        self._members.add(peer)
+        try:
+            yield
+        except BaseException:
+            record = self.membership.get(peer)
+            if record is None or not record.is_connected:
+                self._members.discard(peer)
+            raise
 
     def _refusal(self, theirs: str) -> str:
         if self._mesh.is_open:
             return "this is an open mesh; join it with the line that its nodes print (ending in #open)"
+        if theirs == OPEN_MESH:
+            return "this is a private mesh; join it with the whole line that its nodes print"
         return (
             "wrong mesh secret: this node belongs to another mesh; copy the whole join line that it printed"
         )
 
     def _introduce(self) -> Introduction:
-        alive = [record.addrs[0] for record in self.membership.alive() if record.addrs]
+        alive = [addr for record in self.membership.alive() for addr in _own_addrs(record)[:1]]
         return Introduction(
             advert=self._pulse.advert().envelope,
             beacon=self._pulse.beacon(),
@@ -219,21 +251,24 @@ class Directory:
     def _introduced(self, peer: PeerId, introduction: Introduction) -> None:
         signed = open_advert(introduction.advert, peer)
         beacon = open_beacon(introduction.beacon, peer)
+        if not self._transport.is_connected(peer):  # its last words were still in the stream
+            raise PeerLost(f"{short(peer)} left during its hello")
         change = self.membership.connected(peer, self._clock())
         self.membership.observe_beacon(beacon)
         self._tell(change)
         self._tell(self.membership.observe_advert(signed))
-        if peer not in self._probed:
+        if peer not in self._probed and not self._is_over:
             self._probed.add(peer)
             self._scope.start(self._probe(peer), name=f"probe {short(peer)}")
         if self._options.wants_peers:
-            self._keep_all(introduction.peers)
+            self._learn(introduction.peers)
 
-    def _keep_all(self, addrs: Iterable[str]) -> None:
+    def _learn(self, addrs: Iterable[str]) -> None:
+        """Dial the members that another one told of, unless they are known already."""
         for addr in addrs:
-            known = self.membership.get(PeerId(addr.rpartition("/p2p/")[2]))
-            if known is None and len(self._kept) < _REMEMBERED_PEERS_MAX:
-                self.keep(addr)
+            peer = peer_in(addr)
+            if peer is not None and self.membership.get(peer) is None:
+                self.revisit(addr)
 
     # --- the pulse of others ------------------------------------------------------------------------
     async def _probe(self, peer: PeerId) -> None:
@@ -250,6 +285,7 @@ class Directory:
 
     async def _probe_stream(self, peer: PeerId) -> None:
         stream = await self._transport.open(peer, PROBE_PROTOCOL, GONE_AFTER_SECONDS)
+        pulled = None
         try:
             for number in range(2**62):
                 # No shorter deadline than "gone": silence is judged by the table, and a thawed peer
@@ -260,7 +296,11 @@ class Directory:
                 if answer.n != number:
                     raise ProtocolViolation(f"{short(peer)} answered another probe")
                 self._take_beacon(peer, answer.beacon)
-                await self._pull_advert(peer)
+                wanted = self.membership.lacks_advert(peer)
+                if wanted is not None and wanted != pulled:
+                    # Once for each digest: a peer that never hands over what it names is not asked for ever.
+                    await self._pull_advert(peer, wanted)
+                    pulled = wanted
                 await asyncio.sleep(self._options.probe_seconds)
         finally:
             stream.reset()
@@ -270,10 +310,7 @@ class Directory:
         self.membership.observe_beacon(beacon)
         self.heard(peer)
 
-    async def _pull_advert(self, peer: PeerId) -> None:
-        digest = self.membership.lacks_advert(peer)
-        if digest is None:
-            return
+    async def _pull_advert(self, peer: PeerId, digest: bytes) -> None:
         stream = await self._transport.open(peer, ADVERT_PROTOCOL, DIAL_SECONDS)
         try:
             async with asyncio.timeout(SEND_SECONDS):
@@ -299,10 +336,12 @@ class Directory:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            for change in self.membership.tick(self._clock()):
-                self._tell(change)
-                if change.after == "gone" and self._transport.is_connected(change.peer):
-                    await self._transport.disconnect(change.peer)
+            self.check()
+
+    async def _part(self, peer: PeerId) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._transport.disconnect(peer)
 
     def _on_connection(self, peer: PeerId, is_up: bool) -> None:
         if is_up:
@@ -310,28 +349,12 @@ class Directory:
         self._members.discard(peer)
         self._tell(self.membership.disconnected(peer, self._clock()))
         record = self.membership.get(peer)
-        if record is not None and record.addrs:
-            self._keep_all_of(record)
+        if record is not None and self._options.wants_peers:
+            for addr in _own_addrs(record)[:1]:
+                self.revisit(addr)
 
-    def _keep_all_of(self, record: PeerRecord) -> None:
-        if self._options.wants_peers and len(self._kept) < _REMEMBERED_PEERS_MAX:
-            self.keep(record.addrs[0])
-
-    async def _redial(self, addr: str) -> None:
-        peer, failures = PeerId(addr.rpartition("/p2p/")[2]), 0
-        while True:
-            if self._transport.is_connected(peer) and peer in self._members:
-                failures = 0
-            else:
-                try:
-                    await self._meet(addr)
-                except PeerRefused as error:
-                    _log.warning("%s refused this node: %s", short(peer), error)
-                    failures = len(_REDIAL_SECONDS)
-                except MonaiError as error:
-                    _log.debug("dialling %s: %s", short(peer), error)
-                    failures += 1
-            await asyncio.sleep(_REDIAL_SECONDS[min(failures, len(_REDIAL_SECONDS) - 1)])
+    def _is_met(self, peer: PeerId) -> bool:
+        return self._transport.is_connected(peer) and peer in self._members
 
     def _tell(self, change: Change | None) -> None:
         if change is None:
@@ -352,4 +375,13 @@ async def open_directory(
 ) -> AsyncGenerator[Directory]:
     """Serve hello, probe and advert on `transport`, and watch members until left."""
     async with task_scope() as scope:
-        yield Directory(transport, mesh, pulse, options, clock, scope)
+        directory = Directory(transport, mesh, pulse, options, clock, scope)
+        try:
+            yield directory
+        finally:
+            directory.leave()
+
+
+def _own_addrs(record: PeerRecord) -> list[str]:
+    """Where a peer says that it can be dialled; not what it says of others."""
+    return [addr for addr in record.addrs if peer_in(addr) == record.peer]
