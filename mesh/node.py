@@ -32,8 +32,9 @@ from monai_node.router.policy import may_see, peer_label
 
 _log = logging.getLogger(__name__)
 
-# A provider only needs to know that its gateways are there; a gateway gives out work.
-_PROVIDER_PROBE_SECONDS = 2.5
+# A provider only needs to know that its gateways are there; a gateway gives out work. Still below
+# SUSPECT_AFTER_SECONDS, or a peer that does not probe us would be suspect every other moment.
+_PROVIDER_PROBE_SECONDS = 1.0
 _REMEMBER_SECONDS = 15.0
 
 Say = Callable[[str], None]
@@ -80,6 +81,7 @@ async def open_node(
         pulse = _Announcement(config, identity, transport, folder)
         provider = Provider(engines, _admission_rule(identity.peer_id, mesh), pulse.changed)
         pulse.provider = provider
+        pulse.advert()  # here, where one that is too large can still be said to its owner
         options = DirectoryOptions(
             probe_seconds=PROBE_PERIOD_SECONDS if config.gateway else _PROVIDER_PROBE_SECONDS,
             wants_peers=config.gateway is not None,
@@ -91,7 +93,7 @@ async def open_node(
         node = Node(config, state, identity, mesh, transport, directory, provider)
         await _join(node, say)
         for addr in _remembered(folder):
-            directory.keep(addr)
+            directory.revisit(addr)
         scope = await stack.enter_async_context(task_scope())
         scope.start(_remember(directory, folder), name="remember peers")
         yield node
@@ -153,12 +155,13 @@ def _mesh_of(config: NodeConfig, state: StateDir) -> Mesh:
         return joined.pop()
     if config.mesh is not None:
         return config.mesh
-    kept = (read_json(state.mesh_file) or {}).get("secret")
-    if isinstance(kept, str):
+    kept = state.mesh_secret(lambda: new_mesh().text)
+    try:
         return mesh_from_text(kept)
-    mesh = new_mesh()
-    write_json(state.mesh_file, {"secret": mesh.text})
-    return mesh
+    except SetupError:
+        raise SetupError(
+            f"the mesh secret in {state.mesh_file} is damaged; restore that file or remove it"
+        ) from None
 
 
 def _admission_rule(me: PeerId, mesh: Mesh) -> Callable[[PeerId, Label], bool]:
