@@ -17,7 +17,7 @@ from pathlib import Path
 from monai_node.mesh.config import LOOPBACK, NodeConfig, Source
 from monai_node.mesh.directory import Directory, DirectoryOptions, Pulse, open_directory
 from monai_node.mesh.engine.base import Engine
-from monai_node.mesh.engines import open_engine
+from monai_node.mesh.engines import learn_digests, open_engine
 from monai_node.mesh.identity import Identity, load_or_create_identity
 from monai_node.mesh.provider import Provider
 from monai_node.mesh.state import NodeDir, StateDir, open_state_dir, read_json, write_json
@@ -96,6 +96,8 @@ async def open_node(
             directory.revisit(addr)
         scope = await stack.enter_async_context(task_scope())
         scope.start(_remember(directory, folder), name="remember peers")
+        served = list(zip(config.sources, engines, strict=True))
+        scope.start(learn_digests(served, pulse.offer_changed), name="model digests")
         yield node
 
 
@@ -221,6 +223,11 @@ class _Announcement:
     def changed(self) -> None:
         """The load changed: the next beacon is a new one."""
         self._sealed_at = float("-inf")
+
+    def offer_changed(self) -> None:
+        """What is served changed: the next beacon names a new advert, and peers pull it."""
+        self._signed = None
+        self.changed()
 
     def advert(self) -> Signed:
         if self._signed is None:
