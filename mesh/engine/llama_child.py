@@ -111,7 +111,9 @@ class _Engine:
                 return
             prefilled = time.monotonic()
             room = self._context.n_ctx - len(prompt)
-            budget = min(parameters.max_tokens or _MAX_TOKENS_DEFAULT, room)
+            # What another provider wrote before it was lost counts: the limit is on the whole result.
+            shown = len(self._vocabulary.tokenise(str(job.payload["prefix"]), with_controls=False))
+            budget = min((parameters.max_tokens or _MAX_TOKENS_DEFAULT) - shown, room)
             stream = TextStream(parameters.stop)
             count, finish_reason = 0, "length"
             while count < budget:
