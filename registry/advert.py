@@ -161,26 +161,26 @@ _R = TypeVar("_R", Advert, Beacon)
 
 
 def _open(envelope: bytes, kind: type[_R], domain: bytes, limit: int, expected: PeerId | None) -> _R:
-    name = kind.__name__.lower()
+    name = "an advert" if kind is Advert else "a beacon"
     if len(envelope) > limit:
-        raise ProtocolViolation(f"a {name} of {len(envelope)} bytes; {limit} is the most")
+        raise ProtocolViolation(f"{name} of {len(envelope)} bytes; {limit} is the most")
     outer = _map(uncbor(envelope))
     payload, signature = outer.get("p"), outer.get("s")
     if not isinstance(payload, bytes) or not isinstance(signature, bytes):
-        raise ProtocolViolation(f"a {name} without payload and signature")
+        raise ProtocolViolation(f"{name} without payload and signature")
     claimed = _map(uncbor(payload))
     peer = claimed.get("peer")
     if not isinstance(peer, str) or (expected is not None and peer != expected):
-        raise ProtocolViolation(f"a {name} that does not speak for the peer that sent it")
+        raise ProtocolViolation(f"{name} that does not speak for the peer that sent it")
     try:
         key = Ed25519PublicKey.from_public_bytes(public_key_of(PeerId(peer)))
         key.verify(signature, domain + payload)
         return kind.model_validate(claimed)
     except InvalidSignature:
-        raise ProtocolViolation(f"a {name} whose signature is wrong") from None
+        raise ProtocolViolation(f"{name} whose signature is wrong") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ProtocolViolation(f"a {name} with a bad {where}: {first['msg']}"[:300]) from None
+        raise ProtocolViolation(f"{name} with a bad {where}: {first['msg']}"[:300]) from None
     except ValueError:
-        raise ProtocolViolation(f"a {name} with a peer id that is not an Ed25519 key") from None
+        raise ProtocolViolation(f"{name} with a peer id that is not an Ed25519 key") from None

@@ -326,7 +326,7 @@ def _refuse_tag(*_: object) -> NoReturn:
 
 # cbor2 decodes dates, big numbers, regular expressions and shared references by itself; none of them
 # is in our messages and some cost far more to decode than to send.
-_CBOR_TAGS = (*range(38), 52, 54, 100, 258, 260, 261, 1004, 43000, 55799)
+_CBOR_TAGS = (*range(38), 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
 _REFUSED_TAGS: dict[int, Any] = dict.fromkeys(_CBOR_TAGS, _refuse_tag)
 
 
