@@ -21,7 +21,7 @@ from monai_node.mesh.gateway.backend import ModelEntry, PeerView, RouteCandidate
 from monai_node.mesh.node import Node, Say
 from monai_node.mesh.state import write_json
 from monai_node.registry.advert import Advert, Beacon, ModelInfo, Skill
-from monai_node.registry.errors import MonaiError, NotFound, SetupError
+from monai_node.registry.errors import MonaiError, NotFound, SetupError, TaskFailed
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import PeerId
 from monai_node.registry.membership import PeerRecord
@@ -134,8 +134,13 @@ class Front:
 
     # --- what a run asks ----------------------------------------------------------------------------
     async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
-        await self._index.update(self._offers())
-        matches = await self._index.match(text)
+        try:
+            await self._index.update(self._offers())
+            matches = await self._index.match(text)
+        except TaskFailed as error:
+            # Without the embedder nobody can say who is best; a general model still answers.
+            _log.warning("the embedder failed, a general model is asked instead: %s", error)
+            return self.for_passthrough(label, needs_tools=False)
         return rank(matches, label=label, health=self._health, now=time.monotonic()).candidates
 
     def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
@@ -257,6 +262,7 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
     from monai_node.mesh.embedders import open_sentence_embedder
 
     options = node.config.gateway or GatewayOptions()
+    _check_port(options)
     say("loading the embedder")
     async with open_sentence_embedder() as embedder:
         try:
@@ -273,6 +279,15 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             scope.start(front.keep_indexed(), name="skill index")
             with _announced_here(node, address.url):
                 yield Gateway(address.url, front)
+
+
+def _check_port(options: GatewayOptions) -> None:
+    """Say that a port asked for is taken before anything is loaded, which takes seconds."""
+    if options.port:
+        with contextlib.suppress(ModuleNotFoundError):  # told later, with what to install
+            from monai_node.mesh.gateway.server import listen
+
+            listen(options.host, options.port).close()
 
 
 def _import_heavy_packages() -> None:
