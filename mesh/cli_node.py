@@ -35,6 +35,10 @@ from monai_node.registry.tasks import task_scope
 # What a provider that `up` started is given to end its tasks before it is killed.
 _DRAIN_SECONDS = 5.0
 _PROVIDER_NAME = "provider"
+# A process that it started may keep stderr open after the provider itself has ended.
+_LAST_WORDS_SECONDS = 0.5
+# What stands before the one sentence in which a command says why it failed (mesh.cli).
+_SENTENCE = "monai-node: "
 # From the provider's own "ready" until its skills are known and indexed here.
 _REACHABLE_SECONDS = 60.0
 
@@ -262,6 +266,7 @@ class Companion:
         self._node = node
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
+        self._last_words = ""
 
     @property
     def pid(self) -> int | None:
@@ -276,8 +281,9 @@ class Companion:
             status = await self._live(is_up)
             delay = policy.crashed(time.monotonic())
             if not is_up.is_set() or delay is None:
-                raise SetupError(f"the provider process ended ({status}); its log says why")
-            self._say(f"the provider process ended ({status}); starting it again")
+                why = f"the provider process ended ({status}); its log says why"
+                raise SetupError(self._last_words or why)
+            self._say(f"the provider process ended ({self._last_words or status}); starting it again")
             await asyncio.sleep(delay)
 
     async def _live(self, is_up: asyncio.Event) -> str:
@@ -288,18 +294,32 @@ class Companion:
             env=environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-        self._process = process
+        self._process, self._last_words = process, ""
+        assert process.stdout is not None
+        assert process.stderr is not None
         try:
-            assert process.stdout is not None
-            async for line in process.stdout:
-                if line.startswith(b"{"):
-                    self._say("the provider process is ready")
-                    is_up.set()
-            code = await process.wait()
+            async with task_scope() as scope:
+                listening = scope.start(self._pass_on(process.stderr), name="provider's words")
+                async for line in process.stdout:
+                    if line.startswith(b"{"):
+                        self._say("the provider process is ready")
+                        is_up.set()
+                code = await process.wait()
+                await asyncio.wait({listening}, timeout=_LAST_WORDS_SECONDS)
             return f"signal {-code}" if code < 0 else f"status {code}"
         finally:
             await _end(process)
+
+    async def _pass_on(self, stderr: asyncio.StreamReader) -> None:
+        """Show the provider's progress; keep the sentence in which it says why it ended."""
+        async for raw in stderr:
+            line = raw.decode("utf-8", "replace").rstrip("\n")
+            if line.startswith(_SENTENCE):
+                self._last_words = line.removeprefix(_SENTENCE)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

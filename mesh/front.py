@@ -282,12 +282,11 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
 
 
 def _check_port(options: GatewayOptions) -> None:
-    """Say that a port asked for is taken before anything is loaded, which takes seconds."""
-    if options.port:
-        with contextlib.suppress(ModuleNotFoundError):  # told later, with what to install
-            from monai_node.mesh.gateway.server import listen
+    """Say what is wrong with an address before anything is loaded, which takes seconds."""
+    with contextlib.suppress(ModuleNotFoundError):  # told later, with what to install
+        from monai_node.mesh.gateway.server import listen
 
-            listen(options.host, options.port).close()
+        listen(options.host, options.port or 0).close()
 
 
 def _import_heavy_packages() -> None:
