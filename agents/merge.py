@@ -14,14 +14,18 @@ _SENTENCE_CHARS_MAX = 300
 # An escape sequence that goes on for longer is no terminal's; its text is shown as text.
 _ESCAPE_CHARS_MAX = 256
 
+# A string ends where the next one begins. Searching on for its end from each of a million openers in a
+# row would take hours.
+_STRING_OPENERS = r"\x9d\x90\x98\x9e\x9f"
 # ECMA-48: CSI (colours, cursor); OSC, DCS, SOS, PM, APC (titles, links, payloads); two-character escapes.
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    rf"|(?:\x1b[\]PX^_]|[{_STRING_OPENERS}])[^\x07\x1b\x9c{_STRING_OPENERS}]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-Z\\`-~]"
 )
 _UNFINISHED_ESCAPE = re.compile(
-    r"(?:\x1b|(?:\x1b\[|\x9b)[0-?]*[ -/]*|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*\x1b?"
+    r"(?:\x1b|(?:\x1b\[|\x9b)[0-?]*[ -/]*"
+    rf"|(?:\x1b[\]PX^_]|[{_STRING_OPENERS}])[^\x07\x1b\x9c{_STRING_OPENERS}]*\x1b?"
     r"|\x1b[ -/]+)\Z"
 )
 # Unicode's Bidi_Control property: marks, embeddings, overrides, isolates. They can make text read as

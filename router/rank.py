@@ -6,7 +6,8 @@ skills that match the text, then general ones; what is cooling down comes last o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +20,9 @@ from monai_node.router.index import Match, Offer
 from monai_node.router.policy import may_see
 
 CANDIDATES_MAX = 6
+# Of one peer, before everybody else was named: a peer that announces a hundred skills must not be all
+# that a task can be sent to.
+CANDIDATES_PER_PEER = 2
 # Chosen on 46 texts with all-MiniLM-L6-v2, an arithmetic, a calendar and a chat skill: any threshold
 # from 0.30 to 0.35 puts the right skill first for 41 of them. The lower end, because the two mistakes
 # differ: an agent that is asked in vain abstains in milliseconds, a small model that is asked to
@@ -123,7 +127,7 @@ def rank_models(
         alias, _, peer = alias.rpartition("@")
         named = [offer for offer in served if offer.skill.model == alias]
     if peer is not None:
-        named = [offer for offer in named if peer in (offer.peer, offer.peer_name, short(offer.peer))]
+        named = _at(peer, named)
     if not named:
         raise NotFound(_unknown(alias, peer, served), code="model_not_found", param="model")
     seen, filtered = _permitted(_one_skill_each(named), label)
@@ -143,7 +147,7 @@ def _ordered(
     placed = sorted(ranked, key=lambda each: each.place)
     cooling = {id(each) for each in health.ejected(placed, _key, now)}
     order = [each for each in placed if id(each) not in cooling]
-    order += [each for each in placed if id(each) in cooling]
+    order = _spread(order) + [each for each in placed if id(each) in cooling]
     kept, over = order[:CANDIDATES_MAX], order[CANDIDATES_MAX:]
     if not any(each.offer.skill.is_general for each in kept):
         fallback = next((at for at, each in enumerate(over) if each.offer.skill.is_general), None)
@@ -151,6 +155,32 @@ def _ordered(
             kept[-1], over[fallback] = over[fallback], kept[-1]
     filtered = filtered + [(each.offer, f"{CANDIDATES_MAX} others stand before it") for each in over]
     return Ranking([_candidate(each, health, now) for each in kept], filtered)
+
+
+def _spread(order: Sequence[_Ranked]) -> list[_Ranked]:
+    """The same order, but what a peer has beyond CANDIDATES_PER_PEER stands after all others."""
+    counts: Counter[PeerId] = Counter()
+    first: list[_Ranked] = []
+    rest: list[_Ranked] = []
+    for each in order:
+        counts[each.offer.peer] += 1
+        (first if counts[each.offer.peer] <= CANDIDATES_PER_PEER else rest).append(each)
+    return first + rest
+
+
+def _at(peer: str, offers: Sequence[Offer]) -> list[Offer]:
+    """Those at one peer. Its id comes before its short id, and both before a name, which anybody may
+    give itself: also one that is another peer's id."""
+    names: tuple[Callable[[Offer], str], ...] = (
+        lambda offer: offer.peer,
+        lambda offer: short(offer.peer),
+        lambda offer: offer.peer_name,
+    )
+    for name_of in names:
+        found = [offer for offer in offers if name_of(offer) == peer]
+        if found:
+            return found
+    return []
 
 
 def _candidate(ranked: _Ranked, health: Health, now: float) -> Candidate:

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,6 +137,14 @@ def test_an_escape_that_never_ends_does_not_hold_the_text_back_for_ever() -> Non
     text = cleaner.feed("\x1b]0;") + "".join(cleaner.feed("x" * 50) for _ in range(20)) + cleaner.finish()
     assert text.endswith("x" * 900)
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("opener", ["\x9d", "\x90", "\x1b]", "\x9b", "\x1b["])
+def test_a_result_made_of_nothing_but_openers_of_escapes_is_cleaned_at_once(opener: str) -> None:
+    # Read one after another to the end of the text, these many would take minutes.
+    started = time.process_time()
+    assert display(opener * 60_000).strip("][") == ""
+    assert time.process_time() - started < 2.0
 
 
 @given(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from monai_node.registry.advert import ModelInfo, Skill
@@ -124,6 +126,24 @@ def test_a_general_fallback_is_kept_however_many_replicas_there_are() -> None:
     assert len(ranking.candidates) == CANDIDATES_MAX
     assert peers(ranking)[-1] == "d"
     assert len(ranking.filtered) == len(many) + 2 - CANDIDATES_MAX
+
+
+def test_a_peer_with_many_skills_leaves_places_for_others() -> None:
+    liar = [match(chat("liar", skill=f"best-{n}", is_general=False), 0.99) for n in range(CANDIDATES_MAX)]
+    giant = match(chat("liar", "giant", parameters=2**62), 0.2)
+    ranking = ranked(*liar, giant, match(sums("honest"), 0.71), match(chat("general"), 0.2))
+    assert peers(ranking) == ["liar", "liar", "honest", "general", "liar", "liar"]
+
+
+def test_a_peer_that_calls_itself_by_anothers_id_is_not_taken_for_it() -> None:
+    victim = chat("12D3KooWvictim")
+    impostor = replace(chat("12D3KooWother!!"), peer_name=victim.peer)
+    short_impostor = replace(impostor, peer_name=victim.peer[-8:])
+    for asked in (victim.peer, victim.peer[-8:]):
+        ranking = rank_models(
+            [impostor, short_impostor, victim], "tiny", asked, label="trusted", health=Health(), now=0.0
+        )
+        assert peers(ranking) == [victim.peer]
 
 
 def test_a_fixed_skill_is_the_only_one_asked() -> None:
