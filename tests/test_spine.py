@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.model]
 
 MODEL = "smollm2-135m-instruct.q4_1"
 BOTH = "What is 37 * 49, and write a two-line poem about rivers"
+START_SECONDS = 30.0
 END_SECONDS = 10.0
 
 # Skills that prove what happened by themselves: `knots` quotes the task, `meeting` ends only when two of
@@ -309,6 +311,13 @@ def test_health_and_readiness_are_told_apart(mesh: LiveMesh) -> None:
     assert mesh.get("/ready").json() == {"status": "ready"}
 
 
+def test_up_starts_its_provider_again_when_that_was_killed(mesh: LiveMesh) -> None:
+    mesh.nodes["gateway"].signal_child(mesh.ready.pids["provider"], signal.SIGKILL)
+    mesh.wait_state("provider", "gone", 3)
+    mesh.wait_state("provider", "alive", START_SECONDS)
+    assert mesh.cli("ask", "What is 37 * 49?", "--json").json["answer"] == "1813"
+
+
 # --- the end (last: it ends the mesh of this module) ----------------------------------------------
 def test_sigterm_ends_all_of_it_and_leaves_no_process(mesh: LiveMesh) -> None:
     gateway = mesh.nodes["gateway"]
@@ -319,6 +328,15 @@ def test_sigterm_ends_all_of_it_and_leaves_no_process(mesh: LiveMesh) -> None:
     refused = run_cli("peers", state_dir=mesh.state_dir)
     assert refused.code == 1
     assert "no gateway is running here" in refused.sentence
+
+
+def test_a_gateway_that_is_killed_takes_all_that_it_started_along(mesh: LiveMesh) -> None:
+    gateway, before = mesh.nodes["gateway"], mesh.ready
+    mesh.ready = gateway.start().wait_ready()
+    assert mesh.ready.join == before.join
+    assert len(gateway.tree()) >= 6
+    gateway.kill(whole=False)
+    wait_until(lambda: not gateway.tree(), END_SECONDS, "processes outlive the node that started them")
 
 
 # --- a server of the kind that people run already --------------------------------------------------
