@@ -33,7 +33,7 @@ from monai_node.agents.report import (
 )
 from monai_node.agents.request import RunRequest
 from monai_node.agents.schedule import Schedule, carry_out
-from monai_node.agents.task_request import build_task_request
+from monai_node.agents.task_request import build_task_request, permitted_calls
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -253,8 +253,7 @@ class _Run:
     async def _completed(self, task: Task, done: Done) -> None:
         self._results[task.id] = done.text
         part = made(task, done)
-        # Tool calls are for who was given tools; any others are a peer's text in disguise.
-        calls = done.completed.tool_calls if self._request.parameters.tools else []
+        calls = permitted_calls(done.completed.tool_calls, self._request.parameters)
         event = TaskWasCompleted(run=self._run, task=task.id, provenance=part)
         await self.feed.say(event, lambda: self._answer.completed(part, calls))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any, cast
 
 from monai_node.agents.graph import Task
 from monai_node.agents.plan import Plan
@@ -66,6 +67,22 @@ def share_of(parameters: Parameters, budget_tokens: int | None, task_count: int)
         return parameters
     share = min(max(1, budget_tokens // task_count), parameters.max_tokens or TOKENS_MAX)
     return parameters.model_copy(update={"max_tokens": share})
+
+
+def permitted_calls(calls: Sequence[dict[str, Any]], parameters: Parameters) -> list[dict[str, Any]]:
+    """Those of a result's tool calls that the request allows: a client may carry out whatever call it
+    is handed, so one of a tool that it did not name is a peer's text in disguise."""
+    if parameters.tool_choice == "none":
+        return []
+    named = {_function_name(tool) for tool in parameters.tools} - {""}
+    return [call for call in calls if _function_name(call) in named]
+
+
+def _function_name(described: Mapping[str, object]) -> str:
+    """Of a tool or a call in OpenAI's shape; engines may leave its outer object out."""
+    inner = described.get("function", described)
+    name = cast("dict[str, object]", inner).get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _conversation(request: RunRequest, task: Task) -> TaskInput:

@@ -1,21 +1,62 @@
 """Where a node's log goes: one rotating file beside its state.
 
-Nothing that a user wrote is logged: messages name tasks, peers and errors, never texts.
+Nothing that a user wrote is logged: messages name tasks, peers and errors, never texts. What others
+say, such as the reason of a refusal, stays within its line. Only its owner can read a log.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import logging.handlers
+import os
+import stat
+import traceback
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
+from types import TracebackType
 
 from monai_node.registry.errors import SetupError
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 LEVELS = ("debug", "info", "warning", "error")
 _FILE_BYTES_MAX = 4 << 20
 _FILES_KEPT = 3
 # py-libp2p writes thousands of warnings in normal operation; ours say what matters.
 _NOISY = ("libp2p", "multiaddr", "zeroconf", "httpx", "httpcore", "langgraph", "uvicorn", "asyncio")
+
+
+class LineFormatter(logging.Formatter):
+    """One record, one line and its traceback: a peer's words can neither begin a line that looks like
+    ours nor reach the terminal of whoever reads the log as control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)
+        record.exc_text = None  # another handler's, with the message
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        line = super().formatMessage(record)
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - logging's name
+        """Where it arose. Its message stays out: it may quote what a user wrote."""
+        kind, _, trace = ei
+        where = "".join(traceback.format_tb(trace))
+        return f"{where}{kind.__name__ if kind is not None else 'no exception'}"
+
+
+class PrivateFileHandler(logging.handlers.RotatingFileHandler):
+    """A rotating log that nobody else on this machine can read."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            with suppress(PermissionError):  # /dev/stderr and the like belong to somebody else
+                os.fchmod(descriptor, 0o600)
+        return os.fdopen(descriptor, "a", encoding=self.encoding, errors=self.errors)
 
 
 def open_log(path: Path, level: str) -> None:
@@ -25,12 +66,12 @@ def open_log(path: Path, level: str) -> None:
         raise SetupError(f"{level!r} is not a log level; the levels are {', '.join(LEVELS)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
-            path, maxBytes=_FILE_BYTES_MAX, backupCount=_FILES_KEPT, encoding="utf-8"
+        handler = PrivateFileHandler(
+            path, maxBytes=_FILE_BYTES_MAX, backupCount=_FILES_KEPT, encoding="utf-8", errors="replace"
         )
     except OSError as error:
         raise SetupError(f"the log file {path} cannot be written ({error.strerror})") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

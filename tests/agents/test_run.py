@@ -330,9 +330,26 @@ def test_tool_calls_reach_only_who_gave_tools() -> None:
         sender = ScriptedSender(finish_reason="tool_calls", tool_calls=[call])
         return answer(play(ask(parameters=parameters), sender))
 
-    asked, unasked = done(Parameters(tools=[{"type": "function"}])), done(Parameters())
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    asked, unasked = done(Parameters(tools=tools)), done(Parameters())
     assert (asked.finish_reason, asked.tool_calls) == ("tool_calls", [call])
     assert (unasked.finish_reason, unasked.tool_calls) == ("stop", [])
+
+
+@pytest.mark.parametrize("call", [{"function": {"name": "delete_all"}}, {"function": "weather"}, {}])
+def test_a_call_of_a_tool_that_was_not_given_is_dropped(call: dict[str, Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    sender = ScriptedSender(finish_reason="tool_calls", tool_calls=[call])
+    done = answer(play(ask(parameters=Parameters(tools=tools)), sender))
+    assert (done.finish_reason, done.tool_calls) == ("stop", [])
+
+
+def test_no_call_is_passed_on_where_tools_were_ruled_out() -> None:
+    call = {"function": {"name": "weather", "arguments": "{}"}}
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    sender = ScriptedSender(finish_reason="tool_calls", tool_calls=[call])
+    done = answer(play(ask(parameters=Parameters(tools=tools, tool_choice="none")), sender))
+    assert done.tool_calls == []
 
 
 # --- several tasks ------------------------------------------------------------------------------------

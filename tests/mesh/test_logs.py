@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monai_node.mesh.logs import open_log
+
+LOG = logging.getLogger("monai_node.test_logs")
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[Path]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    file = tmp_path / "node.log"
+    mask = os.umask(0o022)
+    try:
+        open_log(file, "debug")
+        yield file
+    finally:
+        os.umask(mask)
+        for handler in [each for each in root.handlers if each not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+        logging.getLogger("monai_node").setLevel(logging.NOTSET)
+
+
+def test_what_a_peer_says_stays_within_its_line(log_file: Path) -> None:
+    LOG.warning("%s refused: %s", "peer", "no\n2026-01-01 ERROR monai_node: forged \x1b[2J\u202e")
+    (line,) = log_file.read_text().splitlines()
+    assert line.isprintable()
+    assert "refused: no\\n2026" in line
+
+
+def test_a_defect_is_located_without_its_message(log_file: Path) -> None:
+    said = "what a user wrote"
+    try:
+        raise ValueError(said)
+    except ValueError:
+        LOG.exception("a handler failed")
+    text = log_file.read_text()
+    assert "ValueError" in text
+    assert "test_logs.py" in text
+    assert said not in text
+
+
+def test_only_its_owner_can_read_a_log(log_file: Path) -> None:
+    LOG.info("hello")
+    assert stat.S_IMODE(log_file.stat().st_mode) == 0o600
+
+
+def test_a_log_that_others_could_read_is_closed_to_them(log_file: Path) -> None:
+    older = log_file.with_name("older.log")
+    older.write_text("before\n")
+    older.chmod(0o644)
+    open_log(older, "debug")
+    assert stat.S_IMODE(older.stat().st_mode) == 0o600
