@@ -52,6 +52,9 @@ from monai_node.registry.wire import (
 _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.2
+# A connection on which no hello was completed for so long is given up: strangers must not hold the
+# places of members.
+STRANGER_SECONDS = 15.0
 _REMEMBERED_PEERS_MAX = 64
 
 Listener = Callable[[Change], None]
@@ -96,6 +99,7 @@ class Directory:
         self._redialler = Redialler(transport.peer_id, self._meet, self._is_met, scope)
         self._is_over = False
         self._probed: set[PeerId] = set()
+        self._strangers: dict[PeerId, float] = {}  # connected, not yet members: since when
         self._listeners: list[Listener] = []
         transport.listen_connections(self._on_connection)
         transport.handle(HELLO_PROTOCOL, self._accept_hello)
@@ -154,7 +158,8 @@ class Directory:
         return [addr for record in records for addr in _own_addrs(record)[:1]][:_REMEMBERED_PEERS_MAX]
 
     def check(self) -> None:
-        """Judge every peer by how long it was silent, and part from those that are gone.
+        """Judge every peer by how long it was silent, and part from those that are gone or never
+        became members.
 
         Called by the directory itself, several times in a second.
         """
@@ -162,6 +167,8 @@ class Directory:
             self._tell(change)
             if change.after == "gone" and self._transport.is_connected(change.peer):
                 self._scope.start(self._part(change.peer), name=f"part from {short(change.peer)}")
+        for peer in self._overdue_strangers():
+            self._scope.start(self._part(peer), name=f"part from {short(peer)}")
 
     def leave(self) -> None:
         """Start nothing any more: connections may still end while the transport is closed."""
@@ -268,7 +275,7 @@ class Directory:
         for addr in addrs:
             peer = peer_in(addr)
             if peer is not None and self.membership.get(peer) is None:
-                self.revisit(addr)
+                self._redialler.visit(addr)
 
     # --- the pulse of others ------------------------------------------------------------------------
     async def _probe(self, peer: PeerId) -> None:
@@ -345,13 +352,24 @@ class Directory:
 
     def _on_connection(self, peer: PeerId, is_up: bool) -> None:
         if is_up:
-            return  # a connection alone proves nothing: the hello makes a member
+            # A connection alone proves nothing: the hello makes a member.
+            self._strangers[peer] = self._clock()
+            return
+        self._strangers.pop(peer, None)
         self._members.discard(peer)
         self._tell(self.membership.disconnected(peer, self._clock()))
         record = self.membership.get(peer)
         if record is not None and self._options.wants_peers:
             for addr in _own_addrs(record)[:1]:
                 self.revisit(addr)
+
+    def _overdue_strangers(self) -> list[PeerId]:
+        """Those whose time to say hello is over, each named once for a connection."""
+        now = self._clock()
+        overdue = [peer for peer, since in self._strangers.items() if now - since > STRANGER_SECONDS]
+        for peer in overdue:
+            del self._strangers[peer]
+        return [peer for peer in overdue if peer not in self._members]
 
     def _is_met(self, peer: PeerId) -> bool:
         return self._transport.is_connected(peer) and peer in self._members

@@ -17,6 +17,9 @@ _PAUSES = (0.3, 0.5, 0.5, 1.0, 1.0, 2.0, 5.0, 15.0, 30.0)
 # Dials in a row, most of them 30 s apart, after which a peer that we were not told to keep is given up:
 # it has moved or is gone for good, and it dials us if it returns.
 _FAILURES_MAX = 40
+# The same for one that we only heard of: whoever told of it may have made it up, and has us knock at
+# a stranger's door.
+_HEARSAY_FAILURES_MAX = 4
 # Addresses dialled at once because others told of them: a peer must not make us dial the whole world.
 _VISITED_MAX = 64
 
@@ -37,6 +40,7 @@ class Redialler:
         self._scope = scope
         self._dialled: set[str] = set()  # addresses with a task of their own
         self._kept: set[str] = set()  # those among them that are never given up
+        self._hearsay: set[str] = set()  # those among them that we only heard of
         self._is_over = False
 
     def keep(self, addr: str) -> None:
@@ -52,6 +56,13 @@ class Redialler:
         if peer is not None and peer != self._me and len(self._dialled) < _VISITED_MAX:
             self._start(addr, peer)
 
+    def visit(self, addr: str) -> None:
+        """As `revisit`, but given up soon, and at one address of a peer at a time."""
+        peer = peer_in(addr)
+        if peer is not None and peer not in map(peer_in, self._dialled):
+            self._hearsay.add(addr)
+            self.revisit(addr)
+
     def leave(self) -> None:
         """Start nothing any more."""
         self._is_over = True
@@ -63,13 +74,18 @@ class Redialler:
 
     async def _redial(self, addr: str, peer: PeerId) -> None:
         failures = 0
-        while failures < _FAILURES_MAX or addr in self._kept:
+        while failures < self._failures_max(addr) or addr in self._kept:
             if self._is_met(peer):
                 failures = 0
+                self._hearsay.discard(addr)
             else:
                 failures = await self._dial(addr, peer, failures)
             await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
         self._dialled.discard(addr)
+        self._hearsay.discard(addr)
+
+    def _failures_max(self, addr: str) -> int:
+        return _HEARSAY_FAILURES_MAX if addr in self._hearsay else _FAILURES_MAX
 
     async def _dial(self, addr: str, peer: PeerId, failures: int) -> int:
         """Dial once; how many dials in a row have failed now."""
