@@ -32,6 +32,7 @@ _STDERR_BYTES_KEPT = 8 << 10
 _UNREAD_BYTES_MAX = 4 << 20  # of one call; more than one frame, so that one always fits
 _ENTRY_BYTES = 128  # what an entry costs beside its body
 _EXIT_SECONDS = 2.0
+_SECRET_VARIABLES = frozenset({"MONAI_JOIN"})
 _LAST_WORDS_SECONDS = 0.2  # a grandchild may keep stderr open after the process has gone
 
 
@@ -286,6 +287,11 @@ def _failure(value: Any) -> MonaiError:
             return TaskFailed("it failed without saying why")
 
 
+def _inherited() -> dict[str, str]:
+    """Our environment less the mesh secret: a child parses what others made."""
+    return {name: value for name, value in os.environ.items() if name not in _SECRET_VARIABLES}
+
+
 @asynccontextmanager
 async def open_life(spec: ChildSpec) -> AsyncGenerator[Life, None]:
     ours, theirs = socket.socketpair()
@@ -304,7 +310,7 @@ async def open_life(spec: ChildSpec) -> AsyncGenerator[Life, None]:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=[theirs.fileno()],
-            env={**os.environ, **spec.environment},
+            env={**_inherited(), **spec.environment},
             start_new_session=True,  # Ctrl-C is for the node, which ends its children in order
         )
         theirs.close()

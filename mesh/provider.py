@@ -23,7 +23,6 @@ from monai_node.registry.errors import (
     PeerRefused,
     SetupError,
     TaskFailed,
-    Unsupported,
 )
 from monai_node.registry.ids import PeerId, short
 from monai_node.registry.tasks import task_scope
@@ -120,7 +119,8 @@ class Provider:
     def _admit(self, caller: PeerId, request: TaskRequest) -> Seat:
         seat = self._by_skill.get((request.skill, request.model))
         if seat is None:
-            raise Unsupported(f"this node offers no skill {request.skill!r}")
+            # The caller's advert of us is out of date: another peer may still offer it.
+            raise PeerRefused(f"this node offers no skill {request.skill!r}")
         if not self._may_serve(caller, request.label):
             raise PeerRefused(f"a {request.label} task of this caller is not served here")
         if seat.admitted >= TASKS_PER_ENGINE_MAX or self._per_peer[caller] >= TASKS_PER_PEER_MAX:

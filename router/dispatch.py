@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from monai_node.registry.errors import DeadlineExceeded, MonaiError, NoProvider
+from monai_node.registry.errors import DeadlineExceeded, InvalidRequest, MonaiError, NoProvider, TaskFailed
 from monai_node.registry.ids import AttemptId, PeerId, new_attempt_id
 from monai_node.registry.transport import Transport
 from monai_node.registry.wire import RUN_SECONDS_MAX, TaskAccepted, TaskCompleted, TaskDelta, TaskRequest
@@ -84,6 +84,7 @@ class _Progress:
     deadline: float
     started: float
     shown: list[str] = field(default_factory=list[str])
+    refusers: list[Candidate] = field(default_factory=list[Candidate])  # said that it is malformed
 
     @property
     def text(self) -> str:
@@ -126,8 +127,8 @@ class Dispatcher:
         """The events of one task, ending with `Done`; `deadline` is a time of the injected clock.
 
         `attempt`, `skill`, `model`, `remaining_ms` and `prefix` of the request are filled in for each
-        attempt; a `prefix` it has is taken as shown. Raises CallerErrors at once, other errors when
-        nobody is left to ask, NoProvider without candidates, DeadlineExceeded when time is over.
+        attempt; a `prefix` it has is taken as shown. Raises a CallerError when two peers say it, other
+        errors when nobody is left to ask, NoProvider without candidates, DeadlineExceeded when time is over.
         Closing the generator cancels: the stream is reset, and the provider stops.
         """
         shown = [request.prefix] if request.prefix else []
@@ -147,6 +148,8 @@ class Dispatcher:
                 return
             except MonaiError as error:
                 lost = Lost(attempt, candidate, error, bool(task.text))
+            if isinstance(lost.error, InvalidRequest):
+                task.refusers.append(candidate)
             following = task.fallback.after(
                 candidate, lost.error, was_sent=stream.was_sent, is_alive=self._watch.is_alive
             )
@@ -160,7 +163,7 @@ class Dispatcher:
     async def _attempt(
         self, task: _Progress, attempt: AttemptId, candidate: Candidate, stream: TaskStream
     ) -> AsyncGenerator[Accepted | Text | Done]:
-        started = self._clock()
+        started, has_text = self._clock(), False
         try:
             async with aclosing(stream.events(self._filled_in(task, attempt, candidate))) as frames:
                 async for frame in frames:
@@ -168,6 +171,7 @@ class Dispatcher:
                         case TaskAccepted():
                             yield Accepted(attempt, frame.position)
                         case TaskDelta(text=text) if text:
+                            has_text = True
                             task.shown.append(text)
                             task.fallback.showed_text(candidate)
                             yield Text(attempt, text)
@@ -176,14 +180,29 @@ class Dispatcher:
                         case TaskCompleted():
                             now = self._clock()
                             self._health.succeeded(candidate.peer, candidate.skill, now - started)
+                            self._blame_refusers(task, now)
                             seconds, attempts = now - task.started, task.fallback.attempts
                             yield Done(attempt, candidate, frame, task.text, seconds, attempts)
         except DeadlineExceeded:
-            self._health.took(candidate.peer, candidate.skill, self._clock() - started)
+            self._ran_out(candidate, self._clock() - started, has_text=has_text)
             raise
         except MonaiError as error:
             self._health.failed(candidate.peer, candidate.skill, error, self._clock())
             raise
+
+    def _ran_out(self, candidate: Candidate, seconds: float, *, has_text: bool) -> None:
+        """Slow is no failure. Nothing at all for longer than an engine needs is one, whatever queue the
+        peer spoke of: it would be asked first for ever."""
+        self._health.took(candidate.peer, candidate.skill, seconds)
+        if not has_text and seconds >= self._watch.patience.idle_seconds:
+            error = TaskFailed(f"no text within {seconds:.0f} s")
+            self._health.failed(candidate.peer, candidate.skill, error, self._clock())
+
+    def _blame_refusers(self, task: _Progress, now: float) -> None:
+        """Somebody did the task: those who called the request malformed were wrong."""
+        for refuser in task.refusers:
+            error = TaskFailed("it refused a request that another peer answered")
+            self._health.failed(refuser.peer, refuser.skill, error, now)
 
     def _filled_in(self, task: _Progress, attempt: AttemptId, candidate: Candidate) -> TaskRequest:
         remaining_ms = min(self._seconds_left(task), RUN_SECONDS_MAX) * 1000

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from monai_node.registry.errors import (
     Abstained,
+    CallerError,
     MonaiError,
     PeerBusy,
     PeerLost,
@@ -28,7 +29,9 @@ class Fallback:
     """Walks the candidates of one task, best first, at most ATTEMPTS_MAX times.
 
     A peer that failed is passed over while others are left; one that abstained from one skill may
-    still be asked for another. Once text was shown only a candidate that can continue it is asked.
+    still be asked for another. Once text was shown only a candidate that can continue it is asked. That
+    the request itself is at fault is believed when two peers say so: one that lies would else end
+    every run that reaches it.
     """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
@@ -36,6 +39,7 @@ class Fallback:
         self._failed_peers: set[PeerId] = set()
         self._author: Candidate | None = None
         self._attempts = 0
+        self._is_blamed = False  # a peer said that the request is at fault
 
     @property
     def attempts(self) -> int:
@@ -58,13 +62,17 @@ class Fallback:
     ) -> Candidate | None:
         """Who is asked after this failure; None when nobody may be. `was_sent` says whether the
         request may have reached the peer."""
-        if not error.is_retryable or self._attempts >= ATTEMPTS_MAX:
+        is_blame = isinstance(error, CallerError) and was_sent and not self._is_blamed
+        self._is_blamed = self._is_blamed or is_blame
+        if not (error.is_retryable or is_blame) or self._attempts >= ATTEMPTS_MAX:
             return None
         if was_sent and not candidate.is_idempotent and not isinstance(error, _UNDONE):
             return None
         if not isinstance(error, Abstained):
             self._failed_peers.add(candidate.peer)
         left = [other for other in self._untried if self._can_continue(other)]
+        if is_blame:  # by another peer, or the first one would confirm itself
+            left = [other for other in left if other.peer not in self._failed_peers]
         chosen = self._take(left, is_alive)
         if chosen is None and isinstance(error, _PASSING):
             self._attempts += 1

@@ -56,6 +56,16 @@ async def until_gone(pid: int) -> None:
         await asyncio.sleep(0.02)
 
 
+def test_a_child_is_not_told_the_mesh_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONAI_JOIN", "/ip4/127.0.0.1/tcp/1/p2p/x#secret")
+
+    async def main() -> None:
+        async with open_child(spec()) as child:
+            assert await collect(child, "environment", "MONAI_JOIN") == [{"value": None}]
+
+    run(main())
+
+
 def test_a_child_says_what_it_is_and_answers_calls_at_the_same_time() -> None:
     async def main() -> None:
         async with open_child(spec(config={"greeting": "hello"})) as child:

@@ -46,7 +46,7 @@ from monai_node.router.dispatch import (
     Lost,
     Text,
 )
-from monai_node.router.health import Health
+from monai_node.router.health import FAILURES_BEFORE_EJECTION, Health
 from monai_node.router.rank import Candidate
 from monai_node.router.task_stream import Patience
 
@@ -205,8 +205,9 @@ def dispatch(
     asked: TaskRequest | None = None,
     is_alive: Callable[[PeerId], bool] = lambda _: True,
     patience: Patience = QUICK,
+    health: Health | None = None,
 ) -> Outcome:
-    outcome = Outcome()
+    outcome = Outcome(health=Health() if health is None else health)
 
     async def run() -> None:
         async with open_peers(providers) as transport:
@@ -410,14 +411,46 @@ def test_a_peer_that_breaks_the_protocol_is_cut_off(frames: list[Frame]) -> None
     assert peer.is_cut
 
 
-def test_a_callers_error_is_not_tried_elsewhere() -> None:
-    other = Provider(says("hi"))
+def test_a_callers_error_is_believed_when_two_peers_say_it() -> None:
+    third = Provider(says("hi"))
     outcome = dispatch(
-        {"a": Provider(refuses("context_length_exceeded")), "b": other}, [candidate("a"), candidate("b")]
+        {
+            "a": Provider(refuses("context_length_exceeded")),
+            "b": Provider(refuses("invalid_request")),
+            "c": third,
+        },
+        [candidate("a"), candidate("a", "other"), candidate("b"), candidate("c")],
     )
-    assert isinstance(outcome.error, ContextLengthExceeded)
-    assert other.asked == []
+    assert isinstance(outcome.error, InvalidRequest)
+    assert outcome.asked == ["a", "b"]
     assert outcome.health.standing(PeerId("a"), "chat").failures == 0
+
+
+def test_the_only_peers_word_that_the_request_is_at_fault_is_taken() -> None:
+    peer = Provider(refuses("context_length_exceeded"))
+    outcome = dispatch({"a": peer}, [candidate("a"), candidate("a", "other")])
+    assert isinstance(outcome.error, ContextLengthExceeded)
+    assert outcome.asked == ["a"]
+
+
+def test_a_peer_that_calls_good_requests_malformed_ends_no_run_and_loses_its_standing() -> None:
+    liar, health = Provider(refuses("invalid_request", accepts=True)), Health()
+    for _ in range(FAILURES_BEFORE_EJECTION):
+        outcome = dispatch(
+            {"liar": liar, "b": Provider(says("hi"))}, [candidate("liar"), candidate("b")], health=health
+        )
+        assert outcome.done.text == "hi"
+    assert health.cooling_seconds(PeerId("liar"), "chat", time.monotonic()) > 0
+    assert health.cooling_seconds(PeerId("b"), "chat", time.monotonic()) == 0
+
+
+def test_a_peer_that_speaks_of_a_long_queue_and_sends_nothing_loses_its_standing() -> None:
+    def queued(attempt: str) -> Message:
+        return TaskAccepted(attempt=attempt, position=2**40)
+
+    outcome = dispatch({"a": Provider(sends(queued))}, [candidate("a")], seconds=2 * QUICK.idle_seconds)
+    assert isinstance(outcome.error, DeadlineExceeded)
+    assert outcome.health.standing(PeerId("a"), "chat").failures == 1
 
 
 def test_text_that_cannot_be_sent_is_the_callers_error() -> None:

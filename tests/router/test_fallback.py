@@ -56,8 +56,17 @@ def test_only_the_last_candidate_is_asked_again_and_not_for_ever(error: MonaiErr
     assert asked == [("a", "chat"), *[("b", "chat")] * (ATTEMPTS_MAX - 1)]
 
 
-def test_an_error_of_the_caller_ends_it() -> None:
-    assert walk(Fallback([candidate("a"), candidate("b")]), InvalidRequest("x")) == [("a", "chat")]
+def test_an_error_of_the_caller_ends_it_when_a_second_peer_says_so() -> None:
+    candidates = [candidate("a"), candidate("a", "sums"), candidate("b"), candidate("c")]
+    assert walk(Fallback(candidates), InvalidRequest("x")) == [("a", "chat"), ("b", "chat")]
+    assert walk(Fallback(candidates[:2]), InvalidRequest("x")) == [("a", "chat")]
+
+
+def test_what_this_node_itself_refuses_to_send_is_asked_of_nobody_else() -> None:
+    fallback = Fallback([candidate("a"), candidate("b")])
+    first = fallback.first(alive)
+    assert first is not None
+    assert fallback.after(first, InvalidRequest("x"), was_sent=False, is_alive=alive) is None
 
 
 def test_silent_peers_are_asked_only_when_nobody_else_is_left() -> None:
