@@ -261,7 +261,7 @@ def test_a_skill_that_is_not_offered_is_refused_without_accepting(fields: dict[s
         async with serving(engine) as service:
             (failed,) = await events_of(await service.ask(request(**fields)))
             assert isinstance(failed, TaskFailed)
-            assert failed.code == "unsupported"
+            assert failed.code == "peer_refused"
             assert engine.requests == []
             assert service.loads == []
 
