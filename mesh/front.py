@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# That a request waits for skills that were announced just now.
+_INDEX_SECONDS = 1.5
 _NOBODY = "no peer is reachable that offers a skill"
 
 
@@ -135,13 +137,26 @@ class Front:
     # --- what a run asks ----------------------------------------------------------------------------
     async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
         try:
-            await self._index.update(self._offers())
+            await self._index_offers()
             matches = await self._index.match(text)
         except TaskFailed as error:
             # Without the embedder nobody can say who is best; a general model still answers.
             _log.warning("the embedder failed, a general model is asked instead: %s", error)
             return self.for_passthrough(label, needs_tools=False)
         return rank(matches, label=label, health=self._health, now=time.monotonic()).candidates
+
+    async def _index_offers(self) -> None:
+        """What is announced at this moment; what was announced just now only if it is embedded in time:
+        a peer that announces thousands of new words again and again must not hold every request up."""
+        offers = self._offers()
+        limit = asyncio.timeout(_INDEX_SECONDS)
+        try:
+            async with limit:
+                await self._index.update(offers)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._index.retain(offers)
 
     def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
         alias, _, peer = model.partition("@")

@@ -90,11 +90,13 @@ class SkillIndex:
             row_of = _rows(texts for _, texts in listed)
             vectors = await self._vectors_of(list(row_of))
             self._row_of, self._vectors = row_of, vectors
-            self._entries = [
-                _Entry(offer, texts, tuple(row_of[text] for text in texts))
-                for offer, texts in listed
-                if all(text in row_of for text in texts)
-            ]
+            self._entries = self._entries_of(listed, row_of)
+
+    def retain(self, offers: Iterable[Offer]) -> None:
+        """Compare with those of these offers whose texts are known already: at once, while an `update`
+        that embeds the others may go on."""
+        listed = [(offer, _texts_of(offer.skill)) for offer in offers]
+        self._entries = self._entries_of(listed, self._row_of)
 
     async def match(self, text: str) -> list[Match]:
         """Every offer with its likeness to `text`, best first; raises what the embedder raises."""
@@ -105,6 +107,14 @@ class SkillIndex:
         likeness = vectors @ vector
         matches = [_match(entry, likeness) for entry in entries]
         return sorted(matches, key=lambda match: -match.score)
+
+    @staticmethod
+    def _entries_of(listed: Sequence[tuple[Offer, tuple[str, ...]]], row_of: dict[str, int]) -> list[_Entry]:
+        return [
+            _Entry(offer, texts, tuple(row_of[text] for text in texts))
+            for offer, texts in listed
+            if all(text in row_of for text in texts)
+        ]
 
     async def _vectors_of(self, texts: Sequence[str]) -> Vectors:
         known = {text: self._vectors[self._row_of[text]] for text in texts if text in self._row_of}

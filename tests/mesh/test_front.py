@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ class LetterEmbedder:
 class BrokenEmbedder(LetterEmbedder):
     async def embed(self, texts: Sequence[str]) -> Vectors:
         raise TaskFailed("the embedder died")
+
+
+class StuckEmbedder(LetterEmbedder):
+    """Never gets through with texts that speak of anchovies."""
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        if any("anchovies" in text for text in texts):
+            await asyncio.Event().wait()
+        return await super().embed(texts)
 
 
 @asynccontextmanager
@@ -116,6 +126,24 @@ def test_without_the_embedder_a_general_model_answers(tmp_path: Path) -> None:
         assert isinstance(last, AnswerCompleted)
 
     with_front(tmp_path, BrokenEmbedder(), check)
+
+
+def test_skills_that_take_long_to_index_hold_no_request_up(tmp_path: Path) -> None:
+    chat, dice = ScriptedEngine("from the model"), ScriptedEngine("4", alias="d", skills=[DICE])
+    slow = Skill(id="fish", name="fish", description="knows anchovies")
+
+    async def main() -> None:
+        async with asyncio.timeout(20), opened_node(tmp_path, [chat, dice]) as node:
+            front = Front(node, StuckEmbedder())
+            assert (await front.for_text("Roll 3d6", "trusted"))[0].skill == "dice"
+            fish = ScriptedEngine("7", alias="f", skills=[slow])
+            late = replace(node, provider=Provider([chat, dice, fish], lambda _p, _l: True, lambda: None))
+            front._node = late  # pyright: ignore[reportPrivateUsage]  # it announces more from here on
+            started = time.monotonic()
+            assert (await front.for_text("Roll 3d6", "trusted"))[0].skill == "dice"
+            assert time.monotonic() - started < 5.0
+
+    asyncio.run(main())
 
 
 def test_a_fixed_skill_is_obeyed_and_an_unknown_one_named(tmp_path: Path) -> None:
