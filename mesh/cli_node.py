@@ -87,6 +87,9 @@ def node_config(options: argparse.Namespace) -> NodeConfig:
         join_lines.append(line)
     if not join_lines and not is_gateway and not options.open:
         join_lines += _local_gateway(options.state_dir)
+    join = tuple(parse_join_line(line) for line in join_lines)
+    if options.open and not all(line.mesh.is_open for line in join):
+        raise SetupError("--open and a join line with a secret contradict each other; leave one out")
     listen: list[str] | None = options.listen
     return NodeConfig(
         name=_node_name(options, sources),
@@ -94,7 +97,7 @@ def node_config(options: argparse.Namespace) -> NodeConfig:
         sources=sources,
         gateway=GatewayOptions(host=options.host, port=options.port) if is_gateway else None,
         listen=tuple(listen_multiaddr(text) for text in listen) if listen else None,
-        join=tuple(parse_join_line(line) for line in join_lines),
+        join=join,
         mesh=Mesh(None) if options.open else None,
     )
 

@@ -118,8 +118,8 @@ def listen_multiaddr(text: str) -> str:
         return text
     host, port = text, "0"
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or "0"
+        host, end, rest = text[1:].partition("]")
+        port = (rest.removeprefix(":") or "0") if end else ""
     elif text.count(":") == 1:  # more of them: a bare IPv6 address
         host, _, port = text.partition(":")
     try:
