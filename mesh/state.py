@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import platformdirs
 
@@ -67,6 +67,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    """A file to lock, for its owner only: whoever may open it may also hold the lock."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -130,13 +135,14 @@ class StateDir:
         """The folder of the node called `name`, made when missing."""
         folder = self.path / "nodes" / name
         with _explained(folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
         return NodeDir(folder)
 
     def mesh_secret(self, make: Callable[[], str]) -> str:
         """The mesh secret kept here; what `make` gives when there is none. Nodes that are started at
         once agree on it."""
-        with _explained(self.path), (self.path / "mesh.lock").open("a+b") as file:
+        with _explained(self.path), _open_lock(self.path / "mesh.lock") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             kept: object = (read_json(self.mesh_file) or {}).get("secret")
             if isinstance(kept, str):
@@ -182,7 +188,7 @@ class NodeDir:
         """Hold this folder for one process; SetupError when another one has it."""
         with contextlib.ExitStack() as held:
             with _explained(self.path):
-                file = held.enter_context((self.path / "lock").open("a+b"))
+                file = held.enter_context(_open_lock(self.path / "lock"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
