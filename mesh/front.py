@@ -277,7 +277,7 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
     from monai_node.mesh.embedders import open_sentence_embedder
 
     options = node.config.gateway or GatewayOptions()
-    _check_port(options)
+    await asyncio.to_thread(_check_port, options)
     say("loading the embedder")
     async with open_sentence_embedder() as embedder:
         try:
