@@ -3,7 +3,9 @@
 Kept per peer and skill, because a node whose model crashes may calculate perfectly well. A lost peer,
 or `FAILURES_BEFORE_EJECTION` failures in a row, ejects: ranked last for a while that grows with every
 ejection until something succeeds. After that while one attempt is let through; its failure ejects
-again. Outlier ejection as in Envoy (base time 30 s, times the number of ejections, at most 300 s).
+again. A peer that failed at `SKILLS_BEFORE_PEER_EJECTION` skills, and succeeded at none since, is
+ejected from all: one that lies could else fail at every one of a hundred skills in turn. Outlier
+ejection as in Envoy (base time 30 s, times the number of ejections, at most 300 s).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from monai_node.registry.errors import Abstained, MonaiError, PeerError, PeerLos
 from monai_node.registry.ids import PeerId
 
 FAILURES_BEFORE_EJECTION = 2
+SKILLS_BEFORE_PEER_EJECTION = 3
 EJECTION_SECONDS = 30.0
 EJECTION_SECONDS_MAX = 300.0
 # Weight of the newest duration: about the last five tasks count.
@@ -40,11 +43,20 @@ class Standing:
 _UNKNOWN = Standing()
 
 
+@dataclass(frozen=True, slots=True)
+class _Failing:
+    """The skills that a peer failed at since it last succeeded at any, and until when it is ejected."""
+
+    skills: frozenset[str] = frozenset()
+    ejected_until: float = 0.0
+
+
 class Health:
     """Outcomes of attempts, as this node saw them."""
 
     def __init__(self) -> None:
         self._standings: OrderedDict[tuple[PeerId, str], Standing] = OrderedDict()
+        self._failing: OrderedDict[PeerId, _Failing] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._standings)
@@ -54,6 +66,7 @@ class Health:
 
     def succeeded(self, peer: PeerId, skill: str, seconds: float) -> None:
         """Clears failures and ejection."""
+        self._failing.pop(peer, None)
         self._keep(peer, skill, Standing(seconds=self._averaged(peer, skill, seconds)))
 
     def took(self, peer: PeerId, skill: str, seconds: float) -> None:
@@ -76,10 +89,13 @@ class Health:
             ejections += 1
             until = now + min(EJECTION_SECONDS * ejections, EJECTION_SECONDS_MAX)
         self._keep(peer, skill, Standing(failures, ejections, until, before.seconds))
+        self._failed_at(peer, skill, now)
 
     def cooling_seconds(self, peer: PeerId, skill: str, now: float) -> float:
         """How long it stays ejected; 0 when it is not."""
-        return max(0.0, self.standing(peer, skill).ejected_until - now)
+        failing = self._failing.get(peer)
+        until = max(self.standing(peer, skill).ejected_until, failing.ejected_until if failing else 0.0)
+        return max(0.0, until - now)
 
     def ejected(self, items: Iterable[_T], key: Callable[[_T], tuple[PeerId, str]], now: float) -> list[_T]:
         """Those of `items` that are cooling down; none when all of them are, because asking a peer
@@ -87,6 +103,17 @@ class Health:
         listed = list(items)
         cooling = [item for item in listed if self.cooling_seconds(*key(item), now) > 0]
         return [] if len(cooling) == len(listed) else cooling
+
+    def _failed_at(self, peer: PeerId, skill: str, now: float) -> None:
+        before = self._failing.pop(peer, _Failing())
+        skills, until = before.skills, before.ejected_until
+        if len(skills) < SKILLS_BEFORE_PEER_EJECTION:
+            skills |= {skill}
+        if len(skills) >= SKILLS_BEFORE_PEER_EJECTION:
+            until = now + EJECTION_SECONDS
+        self._failing[peer] = _Failing(skills, until)
+        while len(self._failing) > STANDINGS_MAX:
+            self._failing.popitem(last=False)
 
     def _averaged(self, peer: PeerId, skill: str, seconds: float) -> float:
         before = self.standing(peer, skill).seconds

@@ -91,11 +91,14 @@ class TaskStream:
             accepted = await self._ask(stream, request, frame)
             yield accepted
             idle_seconds = self._patience.idle_seconds * (1 + accepted.position)
-            chars = len(request.prefix)
+            chars, quiet_since = len(request.prefix), self._watch.clock()
             while not is_complete:
-                event = await self._answer(stream, request, idle_seconds)
+                # Frames without text are no progress: a peer could fill all the time with them.
+                quiet_seconds = self._watch.clock() - quiet_since
+                event = await self._answer(stream, request, max(0.0, idle_seconds - quiet_seconds))
                 if isinstance(event, TaskDelta):
                     chars += len(event.text)
+                    quiet_since = self._watch.clock() if event.text else quiet_since
                     if chars > TEXT_CHARS_MAX:
                         raise self._violation(f"more than {TEXT_CHARS_MAX} characters of text")
                 else:
@@ -131,7 +134,7 @@ class TaskStream:
         self, stream: Stream, request: TaskRequest, seconds: float
     ) -> TaskDelta | TaskCompleted:
         """The next frame of an accepted task; PeerLost when none comes."""
-        silent = PeerLost(f"{self._name} sent nothing for {seconds:g} s")
+        silent = PeerLost(f"{self._name} sent no text for too long")
         try:
             event = await self._frame(stream, request, seconds, silent)
         except EOFError as error:

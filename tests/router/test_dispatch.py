@@ -371,6 +371,20 @@ def test_a_silent_engine_of_a_live_peer_is_lost_after_the_idle_time() -> None:
     assert 0.2 <= outcome.seconds < 1.0
 
 
+def test_frames_without_text_do_not_pass_for_progress() -> None:
+    async def stalls(asked: TaskRequest, stream: Stream) -> None:
+        await stream.send(encode(TaskAccepted(attempt=asked.attempt)))
+        while True:
+            await stream.send(encode(TaskDelta(attempt=asked.attempt, text="")))
+            await asyncio.sleep(0.01)
+
+    outcome = dispatch(
+        {"a": Provider(stalls), "b": Provider(says("hi"))}, [candidate("a"), candidate("b")], seconds=2.0
+    )
+    assert outcome.done.text == "hi"
+    assert outcome.health.standing(PeerId("a"), "chat").ejections == 1
+
+
 def test_a_queued_task_is_given_idle_time_for_those_before_it() -> None:
     async def slow(asked: TaskRequest, stream: Stream) -> None:
         await stream.send(encode(TaskAccepted(attempt=asked.attempt, position=9)))

@@ -30,6 +30,20 @@ def test_two_failures_in_a_row_eject_for_half_a_minute() -> None:
     assert health.cooling_seconds(A, "chat", now=31.0) == 0
 
 
+def test_a_peer_that_fails_at_one_skill_after_another_is_ejected_from_all() -> None:
+    health = Health()
+    for skill in ("a", "b"):
+        health.failed(A, skill, TaskFailed("x"), now=0.0)
+    assert health.cooling_seconds(A, "new", now=0.0) == 0
+    health.failed(A, "c", TaskFailed("x"), now=0.0)
+    assert health.cooling_seconds(A, "new", now=10.0) == 20
+    assert health.cooling_seconds(B, "new", now=10.0) == 0
+    health.failed(A, "d", TaskFailed("x"), now=40.0)
+    assert health.cooling_seconds(A, "new", now=40.0) == 30
+    health.succeeded(A, "a", 1.0)
+    assert health.cooling_seconds(A, "new", now=40.0) == 0
+
+
 @pytest.mark.parametrize("error", [PeerLost("x"), PeerUnreachable("x")])
 def test_a_lost_peer_is_ejected_at_once(error: MonaiError) -> None:
     health = Health()
