@@ -9,7 +9,6 @@ from monai_node.registry.errors import MonaiError, NoProvider, TaskFailed
 from monai_node.registry.events import (
     PlanTask,
     Provenance,
-    RunFailed,
     TaskContinued,
     TaskDispatched,
     TaskText,
@@ -103,18 +102,6 @@ def not_made(task: Task, tries: Tries, error: MonaiError, now: float) -> Provena
         attempts=tries.count,
         status="failed",
         error=error.message,
-    )
-
-
-def run_failed(run: RunId, error: MonaiError) -> RunFailed:
-    return RunFailed(
-        run=run,
-        status=error.status,
-        kind=error.kind,
-        code=error.code,
-        message=error.message,
-        param=error.param,
-        retry_after_seconds=error.retry_after_seconds,
     )
 
 

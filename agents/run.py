@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,12 +28,11 @@ from monai_node.agents.report import (
     not_made,
     planned,
     progress,
-    run_failed,
 )
 from monai_node.agents.request import RunRequest
 from monai_node.agents.schedule import Schedule, carry_out
 from monai_node.agents.task_request import build_task_request, permitted_calls
-from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
+from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
 from monai_node.registry.events import (
     AnswerCompleted,
     RunCreated,
@@ -42,6 +40,7 @@ from monai_node.registry.events import (
     RunFailed,
     TaskWasCompleted,
     TaskWasFailed,
+    run_failed,
 )
 from monai_node.registry.ids import new_attempt_id
 from monai_node.registry.tasks import task_scope
@@ -171,7 +170,7 @@ class _Run:
             if limit.expired():
                 seconds = self._request.options.deadline_seconds
                 return DeadlineExceeded(f"no answer within the {seconds:g} seconds of this request")
-            _log_defect(self._run, error)
+            log_defect(f"run {self._run}", error)
             return Internal("the run failed for a reason inside this node; its log says where")
         return None
 
@@ -263,9 +262,3 @@ class _Run:
 
     def _task_failed(self, task: str, error: MonaiError) -> TaskWasFailed:
         return TaskWasFailed(run=self._run, task=task, code=error.code, message=error.message)
-
-
-def _log_defect(run: str, error: Exception) -> None:
-    """Where it arose. Its message stays out: it may quote what a user wrote."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("run %s failed: %s\n%s", run, type(error).__name__, where)

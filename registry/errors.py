@@ -27,7 +27,11 @@ peer may be asked. They are mapped to error bodies in `mesh.gateway.errors` and 
 
 from __future__ import annotations
 
+import logging
+import traceback
 from typing import ClassVar
+
+_log = logging.getLogger(__name__)
 
 
 class MonaiError(Exception):
@@ -158,3 +162,9 @@ _FROM_WIRE: dict[str, type[MonaiError]] = {
 def from_wire(code: str, message: str) -> MonaiError:
     """The error that a peer's `failed` frame stands for."""
     return _FROM_WIRE.get(code, TaskFailed)(message)
+
+
+def log_defect(what: str, error: BaseException) -> None:
+    """Log where an unexpected error arose. Its message stays out: it may quote what a user wrote."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s failed: %s\n%s", what, type(error).__name__, where)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from monai_node.registry.errors import MonaiError
 from monai_node.registry.wire import Usage
 
 
@@ -141,3 +142,16 @@ RunEvent = Annotated[
     | RunFailed,
     Field(discriminator="type"),
 ]
+
+
+def run_failed(run: str, error: MonaiError) -> RunFailed:
+    """The event that ends a run with this error; `seq` is left to whoever numbers the events."""
+    return RunFailed(
+        run=run,
+        status=error.status,
+        kind=error.kind,
+        code=error.code,
+        message=error.message,
+        param=error.param,
+        retry_after_seconds=error.retry_after_seconds,
+    )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import traceback
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -85,25 +84,6 @@ def error_headers(error: MonaiError | RunFailed) -> dict[str, str]:
 def error_response(error: MonaiError | RunFailed) -> Response:
     status = error.status if 400 <= error.status <= 599 else 500
     return JsonResponse(error_body(error), status, headers=error_headers(error))
-
-
-def run_failed(error: MonaiError, run: str) -> RunFailed:
-    """The event that ends a run with this error."""
-    return RunFailed(
-        run=run,
-        status=error.status,
-        kind=error.kind,
-        code=error.code,
-        message=error.message,
-        param=error.param,
-        retry_after_seconds=error.retry_after_seconds,
-    )
-
-
-def log_defect(what: str, error: BaseException) -> None:
-    """Where an unexpected error arose. Its message stays out: it may quote what a user wrote."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s failed: %s\n%s", what, type(error).__name__, where)
 
 
 def install_error_handlers(app: FastAPI) -> None:

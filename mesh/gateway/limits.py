@@ -19,8 +19,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.errors import BodyTooSlow, NotAllowed, error_response, log_defect
-from monai_node.registry.errors import Internal, MonaiError, RequestTooLarge
+from monai_node.mesh.gateway.errors import BodyTooSlow, NotAllowed, error_response
+from monai_node.registry.errors import Internal, MonaiError, RequestTooLarge, log_defect
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^:\[\]@/]+)(:\d{1,5})?", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)

@@ -21,11 +21,11 @@ from monai_node.mesh.gateway.completion import (
     completion_headers,
 )
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.errors import TooManyRuns, error_response, log_defect, run_failed
+from monai_node.mesh.gateway.errors import TooManyRuns, error_response
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.openai import ChatCall
-from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
-from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed
+from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
+from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed, run_failed
 from monai_node.registry.tasks import task_scope
 
 _EVENTS_WAITING_MAX = 64  # a client that reads slowly slows its own run down
@@ -88,7 +88,7 @@ class Feed:
         the run may own a task group, which cannot be left from another task."""
         error = await self._run()
         if not self._has_ended:
-            await self._queue.put(run_failed(error, self._request.run))
+            await self._queue.put(run_failed(self._request.run, error))
 
     async def _run(self) -> MonaiError:
         """Pass the events on; the error that stands when the run did not end by itself."""

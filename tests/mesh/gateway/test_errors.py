@@ -10,8 +10,6 @@ from monai_node.mesh.gateway.errors import (
     error_body,
     error_headers,
     error_response,
-    log_defect,
-    run_failed,
 )
 from monai_node.registry.errors import (
     DeadlineExceeded,
@@ -21,7 +19,9 @@ from monai_node.registry.errors import (
     NoProvider,
     NotFound,
     PeerLost,
+    log_defect,
 )
+from monai_node.registry.events import run_failed
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_an_error_keeps_its_status_and_gets_the_four_keys(error: MonaiError, sta
 
 def test_an_error_event_reads_like_the_error_it_stands_for() -> None:
     error = NoProvider("nobody is there", retry_after_seconds=7.2, param="model")
-    failed = run_failed(error, "run-1")
+    failed = run_failed("run-1", error)
     assert error_body(failed) == error_body(error)
     assert error_headers(failed) == error_headers(error) == {"retry-after": "8"}
 
 
 def test_a_status_that_is_no_error_is_never_sent_for_one() -> None:
-    failed = run_failed(Internal("x"), "run-1").model_copy(update={"status": 200})
+    failed = run_failed("run-1", Internal("x")).model_copy(update={"status": 200})
     assert error_response(failed).status_code == 500
 
 
