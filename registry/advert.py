@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeVar, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from monai_node.registry.errors import ProtocolViolation
 from monai_node.registry.ids import PeerId, public_key_of
@@ -27,12 +27,14 @@ from monai_node.registry.wire import (
     SKILLS_PER_NODE_MAX,
     Id,
     cbor,
+    one_line,
     uncbor,
 )
 
 Sign = Callable[[bytes], bytes]
 Words = Annotated[str, Field(max_length=2000)]
-Name = Annotated[str, Field(max_length=128)]
+# Shown to people in lists, events and headers: what a peer calls itself cannot break the line.
+Name = Annotated[str, Field(max_length=128), AfterValidator(one_line)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 # Domain tags: a signature over one kind of record is worth nothing for the other.

@@ -376,11 +376,18 @@ def decode(frame: bytes, *expected: type[_M]) -> _M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the frame"
-        raise ProtocolViolation(f"{where}: {first['msg']}"[:300]) from None
+        # A tag that is not ours is quoted in it, and a peer may have written anything.
+        raise ProtocolViolation(one_line(f"{where}: {first['msg']}"[:300])) from None
     if not isinstance(message, expected):
         wanted = " or ".join(kind.model_fields["t"].default for kind in expected)
         raise ProtocolViolation(f"received {message.t!r} where {wanted} was due")
     return message
+
+
+def one_line(text: str) -> str:
+    """Words of a peer, fit for a line of ours: every character that is not to be printed (controls,
+    line breaks, directions) is a space."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def _check_length(frame: bytes, limit: int) -> None:

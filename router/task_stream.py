@@ -34,6 +34,7 @@ from monai_node.registry.wire import (
     TaskRequest,
     decode,
     encode,
+    one_line,
 )
 from monai_node.registry.wire import (
     TaskFailed as FailedFrame,
@@ -156,7 +157,7 @@ class TaskStream:
         return event
 
     def _failure(self, event: FailedFrame) -> MonaiError:
-        error = from_wire(event.code, event.message)
+        error = from_wire(event.code, one_line(event.message))
         left = self._deadline - self._watch.clock()
         if isinstance(error, DeadlineExceeded) and left > _DEADLINE_SLACK_SECONDS:
             return TaskFailed(f"{self._name} gave up {left:.0f} s before the deadline")

@@ -406,3 +406,9 @@ def test_the_longest_message_of_each_small_kind_fits_its_frame(message: AnyMessa
 def test_fields_beyond_their_bounds_are_refused(kind: type[AnyMessage], fields: dict[str, Any]) -> None:
     with pytest.raises(ProtocolViolation):
         decode(cbor(fields), kind)
+
+
+def test_a_refused_frame_is_described_in_one_printable_line() -> None:
+    with pytest.raises(ProtocolViolation) as raised:
+        decode(cbor({"t": "x\n2026 ERROR forged \x1b[2J\u202e"}), Hello)
+    assert raised.value.message.isprintable()

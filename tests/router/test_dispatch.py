@@ -371,6 +371,16 @@ def test_a_silent_engine_of_a_live_peer_is_lost_after_the_idle_time() -> None:
     assert 0.2 <= outcome.seconds < 1.0
 
 
+def test_the_words_of_a_failed_peer_are_one_printable_line() -> None:
+    async def fails(asked: TaskRequest, stream: Stream) -> None:
+        said = "broken\r\nforged \x1b]0;title\x07"
+        await stream.send(encode(FailedFrame(attempt=asked.attempt, code="task_failed", message=said)))
+
+    outcome = dispatch({"a": Provider(fails)}, [candidate("a")])
+    assert isinstance(outcome.error, TaskFailed)
+    assert outcome.error.message.isprintable()
+
+
 def test_frames_without_text_do_not_pass_for_progress() -> None:
     async def stalls(asked: TaskRequest, stream: Stream) -> None:
         await stream.send(encode(TaskAccepted(attempt=asked.attempt)))
