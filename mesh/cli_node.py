@@ -35,6 +35,10 @@ from monai_node.registry.tasks import task_scope
 # What a provider that `up` started is given to end its tasks before it is killed.
 _DRAIN_SECONDS = 5.0
 _PROVIDER_NAME = "provider"
+# Between two starts of a provider that keeps ending.
+_PAUSE_SECONDS_MAX = 15.0
+# How often a provider looks where this user's gateway is: one small file is read.
+_LOOK_SECONDS = 1.0
 # A process that it started may keep stderr open after the provider itself has ended.
 _LAST_WORDS_SECONDS = 0.5
 # What stands before the one sentence in which a command says why it failed (mesh.cli).
@@ -56,7 +60,7 @@ def run_node(options: argparse.Namespace, wrap_transport: WrapTransport | None) 
     elif options.command == "gateway":
         work = _gateway(config, console, wrap_transport)
     else:
-        work = _serve(config, console, wrap_transport, until_stdin_closes=options.until_stdin_closes)
+        work = _serve(config, console, wrap_transport, options)
     return _until_signalled(work)
 
 
@@ -156,6 +160,11 @@ def _node_name(options: argparse.Namespace, sources: Sequence[Source]) -> str:
     return node_name_of(first.path.stem) if isinstance(first, AgentSource) else first.alias
 
 
+def _looks_for_gateway(options: argparse.Namespace) -> bool:
+    """Whether nobody said which mesh to join: then it is this user's own."""
+    return not (options.join or options.open or os.environ.get("MONAI_JOIN"))
+
+
 def _local_gateway(state_dir: Path | None) -> list[str]:
     """The join line of this user's running gateway: a node on the same machine needs none typed."""
     join = (read_json(state_path(state_dir) / "gateway.json") or {}).get("join")
@@ -164,19 +173,39 @@ def _local_gateway(state_dir: Path | None) -> list[str]:
 
 # --- the commands ---------------------------------------------------------------------------------
 async def _serve(
-    config: NodeConfig, console: Console, wrap: WrapTransport | None, *, until_stdin_closes: bool
+    config: NodeConfig, console: Console, wrap: WrapTransport | None, options: argparse.Namespace
 ) -> None:
-    async with open_node(config, console.say, wrap) as node:
+    async with task_scope() as scope:
+        scope.start(_serve_until_cancelled(config, console, wrap, options), name="node")
+        if options.until_stdin_closes:
+            await _stdin_closed()  # also while a model is still being loaded, which may take minutes
+        else:
+            await asyncio.Event().wait()
+
+
+async def _serve_until_cancelled(
+    config: NodeConfig, console: Console, wrap: WrapTransport | None, options: argparse.Namespace
+) -> None:
+    async with open_node(config, console.say, wrap) as node, task_scope() as scope:
+        if _looks_for_gateway(options):
+            scope.start(_follow_gateway(node), name="look for the gateway")
         skills = ", ".join(skill.id for skill in node.provider.skills)
         join = str(node.join_line)
         console.ready(
             [f"node {config.name} serves {skills}", f"join line: {join}"],
             {"peer": node.peer_id, "addrs": node.transport.addrs, "join": join},
         )
-        if until_stdin_closes:
-            await _stdin_closed()
-        else:
-            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+
+async def _follow_gateway(node: Node) -> None:
+    """Dial this user's gateway wherever it listens: it may start after us, or elsewhere than before."""
+    while True:
+        with suppress(SetupError):  # it cannot be read at the moment
+            for line in map(parse_join_line, _local_gateway(node.state.path)):
+                if line.mesh == node.mesh:
+                    node.directory.revisit(line.addr)
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _stdin_closed() -> None:
@@ -215,7 +244,7 @@ async def _up(
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(open_node(config, console.say, wrap))
         scope = await stack.enter_async_context(task_scope())
-        companion = Companion(_provider_command(options, sources), node, console.say)
+        companion = Companion(_provider_command(options, sources), str(node.join_line), console.say)
         is_up = asyncio.Event()
         scope.start(companion.run(is_up), name="provider process")
         gateway = await stack.enter_async_context(open_gateway(node, console.say))
@@ -264,9 +293,9 @@ class Companion:
     cannot take the gateway with it. It ends with us: its standard input closes when we do.
     """
 
-    def __init__(self, command: Sequence[str], node: Node, say: Say) -> None:
+    def __init__(self, command: Sequence[str], join_line: str, say: Say) -> None:
         self._command = command
-        self._node = node
+        self._join_line = join_line
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
         self._last_words = ""
@@ -276,14 +305,18 @@ class Companion:
         return self._process.pid if self._process is not None else None
 
     async def run(self, is_up: asyncio.Event) -> None:
-        """Keep the provider running; SetupError when it cannot be started in the first place."""
+        """Keep the provider running; SetupError when it cannot be started in the first place.
+
+        Once it ran it is never given up, however often it ends: the gateway has other peers to ask, or
+        says that there are none.
+        """
         from monai_node.mesh.child import RestartPolicy
 
-        policy = RestartPolicy()
+        policy = RestartPolicy(crashes_max=sys.maxsize, delay_seconds_max=_PAUSE_SECONDS_MAX)
         while True:
             status = await self._live(is_up)
-            delay = policy.crashed(time.monotonic())
-            if not is_up.is_set() or delay is None:
+            delay = policy.crashed(time.monotonic()) or 0.0
+            if not is_up.is_set():
                 why = f"the provider process ended ({status}); its log says why"
                 raise SetupError(self._last_words or why)
             self._say(f"the provider process ended ({self._last_words or status}); starting it again")
@@ -291,7 +324,7 @@ class Companion:
 
     async def _live(self, is_up: asyncio.Event) -> str:
         # The join line holds the secret: in the environment it is not on every user's process list.
-        environment = {**os.environ, "MONAI_JOIN": str(self._node.join_line)}
+        environment = {**os.environ, "MONAI_JOIN": self._join_line}
         process = await asyncio.create_subprocess_exec(
             *self._command,
             env=environment,
