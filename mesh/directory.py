@@ -56,6 +56,8 @@ _TICK_SECONDS = 0.2
 # places of members.
 STRANGER_SECONDS = 15.0
 _REMEMBERED_PEERS_MAX = 64
+# How often a gateway says hello again to its members: whom they met meanwhile, they tell in a hello only.
+_ASK_AROUND_SECONDS = 10.0
 
 Listener = Callable[[Change], None]
 
@@ -106,6 +108,8 @@ class Directory:
         transport.handle(PROBE_PROTOCOL, self.for_members(self._answer_probes))
         transport.handle(ADVERT_PROTOCOL, self.for_members(self._answer_pull))
         scope.start(self._tick(), name="directory tick")
+        if options.wants_peers:
+            scope.start(self._ask_around(), name="ask around")
 
     # --- what others use --------------------------------------------------------------------------
     def listen(self, listener: Listener) -> None:
@@ -179,17 +183,31 @@ class Directory:
     async def _meet(self, addr: str) -> PeerId:
         peer = await self._transport.connect(addr, DIAL_SECONDS)
         try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                stream = await self._transport.open(peer, HELLO_PROTOCOL, HELLO_SECONDS)
-                try:
-                    await self._say_hello(stream)
-                except BaseException:
-                    stream.reset()
-                    raise
-                await stream.close()
+            await self._greet(peer)
         except (TimeoutError, EOFError):
             raise PeerUnreachable(f"{addr} answers, but did not complete the hello") from None
         return peer
+
+    async def _greet(self, peer: PeerId) -> None:
+        """One whole hello on the connection to `peer`; TimeoutError or EOFError when it stays half."""
+        async with asyncio.timeout(HELLO_SECONDS):
+            stream = await self._transport.open(peer, HELLO_PROTOCOL, HELLO_SECONDS)
+            try:
+                await self._say_hello(stream)
+            except BaseException:
+                stream.reset()
+                raise
+            await stream.close()
+
+    async def _ask_around(self) -> None:
+        """Learn of peers that joined the mesh at another member, after our hello with that one."""
+        while True:
+            await asyncio.sleep(_ASK_AROUND_SECONDS)
+            for record in self.membership.alive():
+                try:
+                    await self._greet(record.peer)
+                except (PeerError, EOFError, TimeoutError) as error:
+                    _log.debug("%s did not say whom it knows: %s", short(record.peer), error)
 
     async def _say_hello(self, stream: Stream) -> None:
         me, them, mine = self._transport.peer_id, stream.peer, new_nonce()

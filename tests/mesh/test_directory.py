@@ -687,6 +687,23 @@ def test_addresses_that_name_somebody_else_are_not_dialled_as_a_peers_own() -> N
     run(test)
 
 
+def test_a_gateway_learns_of_a_provider_that_joined_elsewhere_after_their_hello(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("monai_node.mesh.directory._ASK_AROUND_SECONDS", 0.02)
+
+    async def test() -> None:
+        async with world() as w:
+            first, second = await w.node(is_gateway=True), await w.node(is_gateway=True)
+            await second.directory.join(first.addr)
+            provider = await w.node()
+            await provider.directory.join(first.addr)
+            await until(lambda: second.directory.liveness(provider.peer) == "alive")
+            assert second.name_of(provider) == "before"
+
+    run(test)
+
+
 def test_hearsay_is_bounded_and_what_is_no_address_is_passed_over() -> None:
     dialled: list[str] = []
 
