@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import sys
 
 import pytest
 
-from monai_node.mesh.cli_node import Companion
+from monai_node.mesh.cli_node import Companion, Console
 from monai_node.registry.errors import SetupError
 from monai_node.registry.tasks import task_scope
 
@@ -45,3 +47,15 @@ def test_a_provider_that_never_ran_is_an_error_of_the_start() -> None:
             await companion.run(asyncio.Event())
 
     asyncio.run(test())
+
+
+def test_what_was_loaded_before_a_node_is_ready_is_not_collected_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert gc.get_freeze_count() == 0
+    try:
+        Console(is_json=True).ready([], {"peer": "p"})
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
+    assert json.loads(capsys.readouterr().out) == {"ready": True, "peer": "p"}
