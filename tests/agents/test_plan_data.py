@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 DATA = Path(__file__).parent / "data"
+CORPUS = Path(__file__).parents[2] / "agents" / "training" / "corpus"
 
 Tasks = list[tuple[str, list[int]]]  # a span and its dependencies, for each task
 
@@ -40,7 +41,7 @@ def has_format(path: Path) -> bool:
     return first.keys() >= {"text", "tasks"}
 
 
-FILES = sorted(path for path in DATA.glob("*.jsonl") if has_format(path))
+FILES = sorted(path for path in [*DATA.glob("*.jsonl"), *CORPUS.glob("*.jsonl")] if has_format(path))
 
 
 def requests_of(path: Path) -> list[GoldRequest]:
@@ -76,6 +77,16 @@ def test_every_gold_plan_of_a_file_fits_its_request(path: Path) -> None:
 def test_no_id_is_used_twice_in_any_of_the_files() -> None:
     uses = Counter(gold.id for path in FILES for gold in requests_of(path))
     assert [name for name, count in uses.items() if count > 1] == []
+
+
+def test_nothing_of_the_frozen_test_set_stands_in_the_corpus() -> None:
+    def plain(text: str) -> str:
+        return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+    frozen = {plain(gold.text) for gold in requests_of(DATA / "plans-test.jsonl")}
+    corpus = [gold for path in CORPUS.glob("*.jsonl") for gold in requests_of(path)]
+    assert len(corpus) > 2500
+    assert [gold.id for gold in corpus if plain(gold.text) in frozen] == []
 
 
 def test_the_frozen_test_set_is_whole() -> None:
