@@ -39,6 +39,8 @@ class Answer:
         """`part` has the status failed; `error` is what the run fails with if this was the first."""
         self._parts[part.task] = part
         self._errors.append(error)
+        if len(self._plan.shown) == 1:
+            return ""  # the run fails with this error: a client need not read it twice
         sentence = f"This part could not be done: {error.message}"
         if self._untold is None:
             return self._assembler.failed(part.task, sentence)

@@ -44,5 +44,3 @@ class RunRequest:
     parameters: Parameters = field(default_factory=Parameters)
     options: MeshOptions = field(default_factory=MeshOptions)
     traceparent: str | None = None
-
-

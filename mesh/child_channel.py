@@ -88,9 +88,7 @@ class Channel:
             traceback.print_exc()
         os._exit(0)
 
-    def _accept(
-        self, call: int, kind: str, body: bytes, deliver: Callable[[Command], object]
-    ) -> None:
+    def _accept(self, call: int, kind: str, body: bytes, deliver: Callable[[Command], object]) -> None:
         if kind == "cancel":
             deliver(Command(call, "cancel"))
             return

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import CliResult, LiveMesh, run_cli
 
+from live import CliResult, LiveMesh, run_cli
 from monai_node.mesh.node import bundled_sources
 
 pytestmark = pytest.mark.processes

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from live import LiveMesh, wait_until
 
 from faults.processes import node_command
+from live import LiveMesh, wait_until
 
 pytestmark = pytest.mark.processes
 

@@ -11,9 +11,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
-from live import LiveMesh
 
 from faults.processes import NodeProcess
+from live import LiveMesh
 
 pytestmark = pytest.mark.processes
 

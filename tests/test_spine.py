@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import LiveMesh, run_cli, wait_until
 from openai import NotFoundError, OpenAI
 
 from faults.client import StreamClient
 from faults.history import History, MeshEvent
+from live import LiveMesh, run_cli, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.model]
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Generator, Mapping
 from random import Random
 
 import pytest
-from live import LiveMesh, wait_until
 
 from faults.client import ChunkHook, StreamClient, StreamResult
 from faults.history import Ended, History, MeshEvent
 from faults.processes import NodeProcess
+from live import LiveMesh, wait_until
 from monai_node.mesh.node import bundled_sources
 
 pytestmark = pytest.mark.processes
