@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -39,6 +40,8 @@ from monai_node.registry.wire import (
 from monai_node.registry.wire import (
     TaskFailed as FailedFrame,
 )
+
+_log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 _T = TypeVar("_T")
@@ -112,11 +115,16 @@ class TaskStream:
 
     async def _open(self) -> Stream:
         seconds = self._patience.open_seconds
-        return await self._within(
-            lambda: self._transport.open(self._peer, TASK_PROTOCOL, seconds),
-            seconds,
-            PeerUnreachable(f"{self._name} could not be reached within {seconds:g} s"),
-        )
+        try:
+            return await self._within(
+                lambda: self._transport.open(self._peer, TASK_PROTOCOL, seconds),
+                seconds,
+                PeerUnreachable(f"{self._name} could not be reached within {seconds:g} s"),
+            )
+        except PeerUnreachable as error:
+            # The transport's words name addresses, which are the mesh's and not the client's to know.
+            _log.info("a task could not be sent: %s", error)
+            raise PeerUnreachable(f"{self._name} could not be reached") from None
 
     async def _ask(self, stream: Stream, request: TaskRequest, frame: bytes) -> TaskAccepted:
         """Send the request; PeerUnreachable when no `accepted` comes in time."""

@@ -300,8 +300,11 @@ def test_little_output_to_a_reader_that_has_gone_is_no_error_either(gateway: Fak
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "monai_node.mesh.cli", "peers", "--url", gateway.url]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     try:
-        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(
+            command, stdout=write, stderr=subprocess.PIPE, env=buffered, timeout=60, check=False
+        )
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")

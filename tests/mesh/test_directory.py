@@ -749,6 +749,26 @@ def test_connections_that_end_after_a_directory_was_left_start_nothing() -> None
     run(test)
 
 
+def test_a_hello_that_is_completed_after_a_directory_was_left_starts_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        async with world() as w:
+            stranger, identity = await Stranger.enter(w), Identity.generate()
+            transport = FreezableTransport(await w.transport(identity))
+            voice = Voice(identity, transport.addrs)
+            options = DirectoryOptions(probe_seconds=0.01, wants_peers=True)
+            pulse = Pulse(voice.advert, voice.beacon)
+            async with open_directory(transport, MESH, pulse, options, Clock()) as directory:
+                stream = await stranger.hello(Node(transport, directory, voice, Clock()), knows=MESH)
+            told = stranger.introduction().model_copy(update={"peers": [stranger.transport.addrs[0]]})
+            await stream.send(encode(told))
+            assert isinstance(await end_of(stream), EOFError), "the handler itself has not failed"
+
+    run(test)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_leaving_while_a_hello_is_under_way_ends() -> None:
     async def test() -> None:
         async with world() as w:

@@ -44,7 +44,7 @@ def _collected(phase: str, info: dict[str, int]) -> None:
         _collecting_since = time.perf_counter()
         return
     seconds = time.perf_counter() - _collecting_since
-    if seconds > SLOW_SECONDS / 2 and len(_slow) < _SLOW_KEPT:
+    if seconds > SLOW_SECONDS and len(_slow) < _SLOW_KEPT:
         _slow.append((round(seconds, 3), 0.0, f"garbage collection of generation {info['generation']}"))
 
 
