@@ -329,7 +329,10 @@ async def _listen(app: FastAPI, options: GatewayOptions) -> AsyncGenerator[Addre
 def _announced_here(node: Node, url: str) -> Generator[None]:
     """Keep gateway.json while we listen, so that `ask` and `serve` of this user need no address."""
     file = node.state.gateway_file
-    write_json(file, {"url": url, "join": str(node.join_line), "pid": os.getpid()})
+    try:
+        write_json(file, {"url": url, "join": str(node.join_line), "pid": os.getpid()})
+    except OSError as error:
+        raise SetupError(f"{file} cannot be written ({error.strerror})") from None
     try:
         yield
     finally:
