@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from monai_node.mesh.state import sync_folder
 from monai_node.registry.errors import SetupError
 from monai_node.registry.ids import PeerId, peer_id_of
 
@@ -116,7 +117,7 @@ def _create(path: Path, identity: Identity) -> None:
         _publish(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync_folder(path.parent)
 
 
 def _publish(draft: Path, path: Path) -> None:
@@ -130,14 +131,6 @@ def _publish(draft: Path, path: Path) -> None:
             raise
         if not path.exists():
             draft.replace(path)
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: OSError) -> str:

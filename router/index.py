@@ -88,8 +88,9 @@ class SkillIndex:
         async with self._updating:
             listed = [(offer, _texts_of(offer.skill)) for offer in offers]
             row_of = _rows(texts for _, texts in listed)
-            vectors = await self._vectors_of(list(row_of))
-            self._row_of, self._vectors = row_of, vectors
+            if row_of != self._row_of:  # most updates, one a request, bring nothing but loads
+                vectors = await self._vectors_of(list(row_of))
+                self._row_of, self._vectors = row_of, vectors
             self._entries = self._entries_of(listed, row_of)
 
     def retain(self, offers: Iterable[Offer]) -> None:

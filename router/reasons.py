@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_node.registry.wire import one_line
 from monai_node.router.health import Health
 from monai_node.router.index import Match, Offer
 
@@ -35,5 +36,5 @@ def size(offer: Offer) -> tuple[str, ...]:
 
 def _shown(example: str) -> str:
     """An announced text, fit for a line: a peer may have written anything."""
-    line = "".join(char if char.isprintable() else " " for char in example[:_EXAMPLE_CHARS])
+    line = one_line(example[:_EXAMPLE_CHARS])
     return line if len(example) <= _EXAMPLE_CHARS else line + "…"
