@@ -1,7 +1,7 @@
 """Say of each segment whether it starts a task, continues one, or is no task at all.
 
-`Labeller` is the seam: rules here, a small model or a large one elsewhere. A labeller returns labels
-and never text, so whatever it is, the words of a task are the user's own.
+`Labeller` is the seam: rules here, a small model elsewhere. A labeller returns labels and places, and
+never text, so whatever it is, the words of a task are the user's own.
 
 The rules prefer one task: a segment starts a task only on evidence. At a strong boundary (sentence,
 line, list item, semicolon) a verb in the imperative, a question or "I need…" is enough. After a comma
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from monai_node.agents.lexicon import (
@@ -38,8 +39,26 @@ from monai_node.agents.lexicon import (
 from monai_node.agents.segment import MASK, Segment
 
 Label = Literal["task", "continue", "context"]
-# One label per segment, in order; anything else is a defect of the labeller.
-Labeller = Callable[[Sequence[Segment]], Sequence[Label]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a labeller makes of the segments of one request.
+
+    `labels` has one label per segment, in order. `needs` is empty, or has an entry per segment too: for
+    one that starts a task, the segments that start the tasks whose results it needs, which may stand
+    later; None where the linker is to decide.
+    """
+
+    labels: tuple[Label, ...]
+    needs: tuple[tuple[int, ...] | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.needs and len(self.needs) != len(self.labels):
+            raise ValueError(f"{len(self.needs)} needs for {len(self.labels)} labels")
+
+
+Labeller = Callable[[Sequence[Segment]], Reading]
 
 # What may follow a verb that could be a noun, and makes it a verb.
 _OBJECT_OPENERS = vocabulary("""
@@ -104,8 +123,8 @@ _ANSWERED = re.compile(r"(?:tell|show) (?:me|us) (?:what|how|who|when|where) (?:
 _QUESTION_END = re.compile(r"\?[\s\"'”)]*\Z")
 
 
-def label_by_rules(segments: Sequence[Segment]) -> list[Label]:
-    """One label per segment. Payloads are context: which task needs them is decided from the links."""
+def label_by_rules(segments: Sequence[Segment]) -> Reading:
+    """Payloads are context: which task needs them is decided from the links, and those by the linker."""
     listed = _enumerated(segments)
     labels: list[Label] = []
     current = ""  # the task being said, as far as it was said, in lower case
@@ -133,7 +152,7 @@ def label_by_rules(segments: Sequence[Segment]) -> list[Label]:
         else:
             labels.append("context")
             current = ""
-    return _without_lonely_headers(segments, labels)
+    return Reading(tuple(_without_lonely_headers(segments, labels)))
 
 
 def is_open_header(text: str) -> bool:

@@ -41,11 +41,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`depends_on` are indices of steps. `is_explicit` when the words name the earlier result rather
-    than leave it out."""
+    """`depends_on` are indices of steps, and `why` one phrase for all of them. `is_explicit` when the
+    words name the earlier result rather than leave it out."""
 
     depends_on: tuple[int, ...] = ()
     is_explicit: bool = False
+    why: str = ""
 
 
 _NONE = Link()
@@ -111,14 +112,24 @@ _BARE_OBJECT_VERBS = vocabulary("compare define describe discuss explain")
 _STEM_CHARS_MIN = 4
 
 
-def link(steps: Sequence[Step]) -> list[Link]:
-    """What each step depends on. Dependencies point backwards only, so the graph is acyclic."""
+def link(steps: Sequence[Step], needs: Sequence[tuple[int, ...] | None] = ()) -> list[Link]:
+    """What each step depends on. Where `needs` has an entry for a step, that decides; the rules draw
+    the rest, backwards only. Only the given ones may close a circle."""
     links: list[Link] = []
     for index in range(len(steps)):
         found = _link_one(index, steps, links) if index else _NONE
         kept = tuple(sorted({other for other in found.depends_on if 0 <= other < index}))
-        links.append(Link(kept, found.is_explicit and bool(kept)))
+        drawn = Link(kept, found.is_explicit and bool(kept), found.why if kept else "")
+        wanted = needs[index] if index < len(needs) else None
+        links.append(drawn if wanted is None else _given(drawn, wanted))
     return links
+
+
+def _given(drawn: Link, wanted: tuple[int, ...]) -> Link:
+    """The link that a labeller gave; where the rules agree, they also say why."""
+    if wanted == drawn.depends_on:
+        return drawn
+    return Link(wanted, drawn.is_explicit and bool(wanted), "the planner reads it so" if wanted else "")
 
 
 def _link_one(index: int, steps: Sequence[Step], links: Sequence[Link]) -> Link:
@@ -129,12 +140,14 @@ def _link_one(index: int, steps: Sequence[Step], links: Sequence[Link]) -> Link:
     if points_out(step.text):
         return _pronoun_link(index, steps)
     if _BACK.search(step.lead):
-        return Link((index - 1,), True)
+        return Link((index - 1,), True, f"says {_quote(step.lead)}")
     if _APART.search(step.lead):
         return _NONE
     if _is_sibling(step, steps[index - 1]):
-        return Link(links[index - 1].depends_on)
-    return _NONE if _is_fresh(step, steps[:index]) else Link((index - 1,))
+        return Link(links[index - 1].depends_on, why="has the source of the task before it")
+    if _is_fresh(step, steps[:index]):
+        return _NONE
+    return Link((index - 1,), why="names no object of its own, so it works on the previous result")
 
 
 def _explicit(index: int, steps: Sequence[Step]) -> Link | None:
@@ -142,17 +155,24 @@ def _explicit(index: int, steps: Sequence[Step]) -> Link | None:
     text = steps[index].text
     numbered = _numbered(text)
     if numbered:
-        return Link(numbered, True)
+        return Link(numbered, True, "names it by its number")
     if _ORIGINAL.search(text):
         return _NONE
-    if _ALL.search(text):
-        return Link(tuple(range(index)), True)
-    if _BOTH.search(text) and not _BOTH_INSIDE.search(text):
-        return Link(tuple(range(max(0, index - 2), index)), True)
+    everything = _ALL.search(text)
+    if everything:
+        return Link(tuple(range(index)), True, f"says {_quote(everything[0])}")
+    both = _BOTH.search(text)
+    if both and not _BOTH_INSIDE.search(text):
+        return Link(tuple(range(max(0, index - 2), index)), True, f"says {_quote(both[0])}")
     maker = _maker(index, steps)
     if maker is not None:
-        return Link((maker,), True)
-    return Link((index - 1,), True) if _RESULT.search(text) else None
+        return Link((maker,), True, "names what that task makes")
+    result = _RESULT.search(text)
+    return Link((index - 1,), True, f"says {_quote(result[0])}") if result else None
+
+
+def _quote(said: str) -> str:
+    return f"“{' '.join(said.split())[:40]}”"
 
 
 def _numbered(text: str) -> tuple[int, ...]:
@@ -189,8 +209,8 @@ def _pronoun_link(index: int, steps: Sequence[Step]) -> Link:
         return _NONE
     is_plural = re.search(r"\b(?:them|these|those|they|their)\b", step.text, re.I) is not None
     if is_sequence or is_plural or not makers:
-        return Link((index - 1,), True)
-    return Link((makers[-1],), True)
+        return Link((index - 1,), True, "points back to the previous result")
+    return Link((makers[-1],), True, "points back to the thing made last")
 
 
 def _only_asks(step: Step) -> bool:

@@ -119,11 +119,23 @@ def share(request: Request, links: Sequence[Link], steps: Sequence[Step]) -> Non
 
 def words_of(request: Request, part: Part) -> str:
     """The text of a task: scene, own words, documents. Neighbouring spans stay exactly as they were."""
-    text = request.text
+    spans, documents = _spans(request, part)
+    pieces = (_joined(request.text, spans, " "), _joined(request.text, documents, "\n\n"))
+    return "\n\n".join(piece for piece in pieces if piece)
+
+
+def spans_of(request: Request, part: Part) -> tuple[Span, ...]:
+    """Where the words of a task stand in the request, in the order of its text."""
+    spans, documents = _spans(request, part)
+    return tuple(span for span in (*spans, *documents) if request.text[slice(*span)].strip())
+
+
+def _spans(request: Request, part: Part) -> tuple[list[Span], list[Span]]:
+    """Of the words of a task, and of the documents that stand apart from them."""
     spans = [(scene.start, scene.end) for scene in part.scene]
     if part.verb:
         spans.append(part.verb)
-    spans += _own_spans(text, part)
+    spans += _own_spans(request.text, part)
     if part.object:
         spans.append(part.object)
     announced = [document for document in part.documents if document.start == part.end]
@@ -134,9 +146,7 @@ def words_of(request: Request, part: Part) -> str:
         for document in part.documents
         if part.object or document not in announced
     ]
-    return "\n\n".join(
-        piece for piece in (_joined(text, spans, " "), _joined(text, documents, "\n\n")) if piece
-    )
+    return spans, documents
 
 
 def _own_spans(text: str, part: Part) -> list[Span]:

@@ -1,62 +1,66 @@
 """Turn a request into a task graph, or say why not: segment → label → link → exact words of the user.
 
-A task's text is made of spans of the request and nothing else: its own words, the sentences that set
-its scene, and the document it is about in full. Whenever the rules are unsure, the request stays one
-task, whose text is the whole message.
+`begin` cuts the request, a labeller reads the segments, `finish` makes the graph. A task's text is made
+of spans of the request and nothing else: its own words, the sentences that set its scene, and the
+document it is about in full. Whenever a plan would break a limit, the request stays one task, whose
+text is the whole message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from monai_node.agents.graph import DEPTH_MAX, TASK_TEXT_CHARS_MAX, TASKS_MAX, Task, TaskGraph
-from monai_node.agents.label import Labeller, label_by_rules
+from monai_node.agents.label import Labeller, Reading, label_by_rules
 from monai_node.agents.lexicon import CARRYING_ON_VERBS, WORKING_VERBS, words
 from monai_node.agents.link import Link, Step, link
-from monai_node.agents.parts import Part, share, step_of, take_apart, words_of
+from monai_node.agents.parts import Part, Span, share, spans_of, step_of, take_apart, words_of
+from monai_node.agents.passthrough import WhyNot, why_not_planned
 from monai_node.agents.request import RunRequest
-from monai_node.agents.segment import segment
+from monai_node.agents.segment import Segment, segment
 from monai_node.agents.turns import needed_turns
 from monai_node.registry.errors import InvalidRequest
 from monai_node.registry.wire import ChatMessage
 
-MESH_MODEL = "mesh"
-# Longer system prompts describe an application, which expects one model to obey all of it.
-SYSTEM_PROMPT_CHARS_MAX = 400
-# Instructions longer than this are prose; cutting them by rules does more harm than good.
+# Instructions longer than this are prose; cutting them does more harm than good.
 INSTRUCTION_CHARS_MAX = 4_000
 # A document shared by many tasks is sent to each: this bounds what one request may grow to.
 GRAPH_CHARS_MAX = 4 * TASK_TEXT_CHARS_MAX
 
-_EXAMPLE_PAIRS_MIN = 3
-_EXAMPLE_CHARS_MAX = 300
+Reason = (
+    WhyNot
+    | Literal[
+        "planned",  # several tasks
+        "single",  # the planner looked and found one task
+        "given",  # the caller sent the plan
+        "too_long",  # more instructions than a planner should cut
+        "too_many_tasks",  # more than TASKS_MAX
+        "too_deep",  # more than DEPTH_MAX
+    ]
+)
+PlannerName = Literal["rules", "small", "lora", "model", "recipe"]
 
-Reason = Literal[
-    "planned",  # several tasks
-    "single",  # the planner looked and found one task
-    "given",  # the caller sent the plan
-    "never",  # options.plan == "never"
-    "model",  # one model was asked for by name
-    "tools",  # tools, or a conversation with tool calls
-    "schema",  # the answer must match one JSON schema
-    "prefill",  # the last message is the assistant's: its text is to be continued
-    "last_message",  # the last message is neither the user's nor the assistant's
-    "examples",  # few-shot turns
-    "system_prompt",  # longer than SYSTEM_PROMPT_CHARS_MAX
-    "too_long",  # more instructions than rules should cut
-    "too_many_tasks",  # more than TASKS_MAX
-    "too_deep",  # more than DEPTH_MAX
-]
+
+class Origin(BaseModel):
+    """Where a task comes from: `spans` of the last user message, [start, end) in characters, in the
+    order of the task's words, and `why` it needs each task of its `depends_on`, in one phrase."""
+
+    model_config = ConfigDict(frozen=True)
+
+    spans: tuple[Span, ...] = ()
+    why: dict[str, str] = {}
 
 
 class Plan(BaseModel):
     """What will be done. `is_passthrough`: one task that is given the whole conversation unchanged.
 
-    `reason` says how the graph came about. `shown` names the tasks whose results make up the answer, in
-    plan order: see `shown_tasks`.
+    `reason` says how the graph came about, and `planner` who read the request; None when nobody had to.
+    `shown` names the tasks whose results make up the answer, in plan order: see `shown_tasks`.
+    `origins` has an entry per task, or none when the caller wrote the plan.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,6 +69,17 @@ class Plan(BaseModel):
     is_passthrough: bool = False
     reason: Reason
     shown: tuple[str, ...]
+    planner: PlannerName | None = None
+    origins: tuple[Origin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request that is to be planned: the last user message, cut, and the turns before it."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    earlier: tuple[ChatMessage, ...]
 
 
 def plan(request: RunRequest, labeller: Labeller = label_by_rules) -> Plan:
@@ -72,52 +87,70 @@ def plan(request: RunRequest, labeller: Labeller = label_by_rules) -> Plan:
 
     InvalidRequest when the conversation has no text, or when a plan that the caller sent cannot be run.
     """
+    begun = begin(request)
+    return begun if isinstance(begun, Plan) else finish(begun, labeller(begun.segments))
+
+
+def begin(request: RunRequest) -> Draft | Plan:
+    """What a labeller is to read, or the plan at once when nothing has to be read. Errors as in `plan`."""
     given = request.options.plan
     if isinstance(given, list):
         return _given(given, request.messages)
     why_not = why_not_planned(request)
     if why_not is not None:
         return _one_task(_last_text(request.messages), [], why_not, is_passthrough=True)
-    text, earlier = request.messages[-1].content, request.messages[:-1]
-    if not text.strip():
-        return _one_task(_last_text(request.messages), [], "last_message", is_passthrough=True)
-    return _planned(text, earlier, labeller)
+    text = request.messages[-1].content
+    draft = Draft(text, tuple(segment(text)), request.messages[:-1])
+    if sum(len(piece.text) for piece in draft.segments if piece.kind != "payload") > INSTRUCTION_CHARS_MAX:
+        return single(draft, "too_long")
+    if sum(_may_start_a_task(piece) for piece in draft.segments) < 2:
+        return single(draft, "single")
+    return draft
 
 
-def why_not_planned(request: RunRequest) -> Reason | None:
-    """Why this request is passed through as it is; None when it may be planned."""
-    messages, parameters = request.messages, request.parameters
-    system = sum(len(turn.content) for turn in messages if turn.role in {"system", "developer"})
-    last = messages[-1].role if messages else None
-    checks: tuple[tuple[bool, Reason], ...] = (
-        (request.options.plan == "never", "never"),
-        (request.model != MESH_MODEL, "model"),
-        (bool(parameters.tools) or any(_is_tool_turn(turn) for turn in messages), "tools"),
-        (parameters.json_schema is not None, "schema"),
-        (last == "assistant", "prefill"),
-        (last != "user", "last_message"),
-        (system > SYSTEM_PROMPT_CHARS_MAX, "system_prompt"),
-        (has_examples(messages), "examples"),
+def single(draft: Draft, reason: Reason, planner: PlannerName | None = None) -> Plan:
+    """The request as one task, given the turns it needs."""
+    spoken = "".join(piece.masked for piece in draft.segments if piece.kind != "payload")
+    turns = needed_turns(spoken if spoken.strip() else draft.text, draft.earlier)
+    return _one_task(draft.text, turns, reason, planner=planner)
+
+
+def finish(draft: Draft, reading: Reading, planner: PlannerName = "rules") -> Plan:
+    """The plan that follows from a reading of the draft's segments; ValueError unless it has one label
+    for each. Whatever the labels say, the graph can be run, and a payload is never a task."""
+    request = take_apart(draft.text, draft.segments, reading.labels)
+    parts = request.parts
+    if len(parts) < 2:
+        return single(draft, "single", planner)
+    if len(parts) > TASKS_MAX:
+        return single(draft, "too_many_tasks", planner)
+    steps = [step_of(request, part) for part in parts]
+    links = link(steps, _needs(draft, reading, parts))
+    share(request, links, steps)
+    texts = [words_of(request, part) for part in parts]
+    if sum(map(len, texts)) > GRAPH_CHARS_MAX or max(map(len, texts)) > TASK_TEXT_CHARS_MAX:
+        return single(draft, "too_long", planner)
+    graph = TaskGraph.repair(
+        Task(
+            id=f"t{index + 1}",
+            text=texts[index],
+            depends_on=[f"t{other + 1}" for other in links[index].depends_on],
+            turns=_turns(steps[index], parts[index], links[index], draft.earlier),
+        )
+        for index in range(len(parts))
     )
-    return next((reason for applies, reason in checks if applies), None)
-
-
-def has_examples(messages: Sequence[ChatMessage]) -> bool:
-    """Whether the turns before the last look like few-shot examples.
-
-    Three or more pairs of user and assistant from the start; all turns short; the user's turns, the last
-    one too, of similar length, and the assistant's likewise. A brisk chat may look the same: passing it
-    through loses nothing, whereas an example that is dropped changes the answer.
-    """
-    turns = [turn for turn in messages if turn.role not in {"system", "developer"}]
-    roles = [turn.role for turn in turns]
-    pairs = len(turns) // 2
-    if pairs < _EXAMPLE_PAIRS_MIN or roles != ["user", "assistant"] * pairs + ["user"]:
-        return False
-    asked = [len(turn.content) for turn in turns[::2]]
-    answered = [len(turn.content) for turn in turns[1::2]]
-    return all(
-        max(sizes) <= _EXAMPLE_CHARS_MAX and max(sizes) <= 3 * min(sizes) + 20 for sizes in (asked, answered)
+    if graph.depth > DEPTH_MAX:
+        return single(draft, "too_deep", planner)
+    is_list = all(part.opening.kind == "item" for part in parts)
+    return Plan(
+        graph=graph,
+        reason="planned",
+        shown=shown_tasks(graph, links, is_list),
+        planner=planner,
+        origins=tuple(
+            Origin(spans=spans_of(request, part), why=dict.fromkeys(task.depends_on, found.why))
+            for part, task, found in zip(parts, graph.tasks, links, strict=True)
+        ),
     )
 
 
@@ -150,10 +183,6 @@ def _verb(task: Task) -> str:
     return next(iter(words(task.text[:200])), "")
 
 
-def _is_tool_turn(turn: ChatMessage) -> bool:
-    return turn.role == "tool" or "tool_calls" in turn.extra
-
-
 def _given(tasks: list[Task], messages: Sequence[ChatMessage]) -> Plan:
     graph = TaskGraph(tasks=tuple(tasks)).check()
     for task in tasks:
@@ -175,48 +204,41 @@ def _last_text(messages: Sequence[ChatMessage]) -> str:
     raise InvalidRequest("the conversation has no text", param="messages")
 
 
-def _one_task(text: str, turns: list[int], reason: Reason, is_passthrough: bool = False) -> Plan:
+def _may_start_a_task(piece: Segment) -> bool:
+    return piece.kind != "payload" and any(map(str.isalnum, piece.masked))
+
+
+def _one_task(
+    text: str,
+    turns: list[int],
+    reason: Reason,
+    is_passthrough: bool = False,
+    planner: PlannerName | None = None,
+) -> Plan:
     graph = TaskGraph(tasks=(Task(id="t1", text=text, turns=turns),))
-    return Plan(graph=graph, is_passthrough=is_passthrough, reason=reason, shown=("t1",))
-
-
-# --- several tasks ------------------------------------------------------------------------------------
-def _planned(text: str, earlier: Sequence[ChatMessage], labeller: Labeller) -> Plan:
-    segments = segment(text)
-    spoken = "".join(piece.masked for piece in segments if piece.kind != "payload")
-
-    def single(reason: Reason) -> Plan:
-        return _one_task(text, needed_turns(spoken if spoken.strip() else text, earlier), reason)
-
-    if len(spoken) > INSTRUCTION_CHARS_MAX:
-        return single("too_long")
-    request = take_apart(text, segments, labeller(segments))
-    parts = request.parts
-    if len(parts) < 2:
-        return single("single")
-    if len(parts) > TASKS_MAX:
-        return single("too_many_tasks")
-    steps = [step_of(request, part) for part in parts]
-    links = link(steps)
-    share(request, links, steps)
-    texts = [words_of(request, part) for part in parts]
-    if sum(map(len, texts)) > GRAPH_CHARS_MAX or max(map(len, texts)) > TASK_TEXT_CHARS_MAX:
-        return single("too_long")
-    graph = TaskGraph(
-        tasks=tuple(
-            Task(
-                id=f"t{index + 1}",
-                text=texts[index],
-                depends_on=[f"t{other + 1}" for other in links[index].depends_on],
-                turns=_turns(steps[index], parts[index], links[index], earlier),
-            )
-            for index in range(len(parts))
-        )
+    whole = Origin() if is_passthrough else Origin(spans=((0, len(text)),))
+    return Plan(
+        graph=graph,
+        is_passthrough=is_passthrough,
+        reason=reason,
+        shown=("t1",),
+        planner=planner,
+        origins=(whole,),
     )
-    if graph.depth > DEPTH_MAX:
-        return single("too_deep")
-    is_list = all(part.opening.kind == "item" for part in parts)
-    return Plan(graph=graph, reason="planned", shown=shown_tasks(graph, links, is_list))
+
+
+def _needs(draft: Draft, reading: Reading, parts: Sequence[Part]) -> list[tuple[int, ...] | None]:
+    """What the labeller says each part needs, as indices of parts. A segment that ended up inside
+    another task stands for that one."""
+    owner = {clause.start: index for index, part in enumerate(parts) for clause in part.clauses}
+    needs: list[tuple[int, ...] | None] = [None] * len(parts)
+    for piece, wanted in zip(draft.segments, reading.needs, strict=False):
+        index = owner.get(piece.start)
+        if index is None or wanted is None or parts[index].opening is not piece:
+            continue
+        starts = [draft.segments[at].start for at in wanted if 0 <= at < len(draft.segments)]
+        needs[index] = tuple(sorted({owner[at] for at in starts if at in owner} - {index}))
+    return needs
 
 
 def _turns(step: Step, part: Part, found: Link, earlier: Sequence[ChatMessage]) -> list[int]:

@@ -16,10 +16,11 @@ from typing import Protocol
 
 from monai_node.agents.answer import Answer
 from monai_node.agents.feed import Feed
-from monai_node.agents.graph import Task, TaskGraph
-from monai_node.agents.label import Labeller, label_by_rules
+from monai_node.agents.graph import Task
+from monai_node.agents.passthrough import MESH_MODEL
 from monai_node.agents.phases import Conduct, open_phases
-from monai_node.agents.plan import MESH_MODEL, Plan, plan
+from monai_node.agents.plan import Plan
+from monai_node.agents.planner import Planner
 from monai_node.agents.report import (
     Tries,
     dependency_failed,
@@ -87,7 +88,7 @@ class _Surroundings:
     clock: Callable[[], float]
     default_label: Label
     now: Callable[[], datetime]
-    labeller: Labeller
+    planner: Planner
     conduct: Conduct
 
 
@@ -95,7 +96,7 @@ class Runner:
     """Runs requests, any number at once. Making one imports LangGraph, which takes seconds.
 
     `clock` is monotonic, in seconds, and also the dispatcher's; `now` is the wall clock, with its
-    offset. `labeller` is called in threads.
+    offset. Without a `planner`, requests are planned by rules.
     """
 
     def __init__(
@@ -105,13 +106,15 @@ class Runner:
         clock: Callable[[], float],
         default_label: Label,
         now: Callable[[], datetime],
-        labeller: Labeller = label_by_rules,
+        planner: Planner | None = None,
     ) -> None:
-        self._around = _Surroundings(routes, dispatcher, clock, default_label, now, labeller, open_phases())
+        planner = planner or Planner()
+        self._around = _Surroundings(routes, dispatcher, clock, default_label, now, planner, open_phases())
 
-    def plan(self, request: RunRequest) -> TaskGraph:
-        """The task graph that `run` would carry out; InvalidRequest when there can be none."""
-        return plan(request, self._around.labeller).graph
+    async def plan(self, request: RunRequest) -> Plan:
+        """What `run` would carry out; InvalidRequest when there can be no plan."""
+        label = request.options.privacy or self._around.default_label
+        return await self._around.planner.plan(request, label)
 
     async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
         """The events of the run, the last one `answer.completed` or `error`; raises no error itself.
@@ -176,8 +179,7 @@ class _Run:
 
     # --- phases ---------------------------------------------------------------------------------------
     async def plan(self) -> None:
-        # In a thread: the labeller may be a model, and the request a megabyte.
-        self._plan = await asyncio.to_thread(plan, self._request, self._around.labeller)
+        self._plan = await self._around.planner.plan(self._request, self._label)
         self._answer = Answer(self._plan)
         for event in planned(self._run, self._plan.graph):
             await self.feed.say(event)

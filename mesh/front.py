@@ -93,7 +93,7 @@ class Front:
         return self._runner.run(request)
 
     async def plan(self, request: RunRequest) -> TaskGraph:
-        return await asyncio.to_thread(self._runner.plan, request)
+        return (await self._runner.plan(request)).graph
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
         candidates = await self.for_text(text, label)

@@ -7,7 +7,7 @@ from monai_node.agents.segment import segment
 def tasks(text: str) -> list[str]:
     """Where tasks start: the segments labelled so."""
     segments = segment(text)
-    labels = label_by_rules(segments)
+    labels = label_by_rules(segments).labels
     assert len(labels) == len(segments)
     return [piece.text.strip() for piece, label in zip(segments, labels, strict=True) if label == "task"]
 
@@ -129,7 +129,8 @@ def test_a_segment_that_starts_a_task_is_labelled_so(text: str, expected: list[s
 def labels(text: str) -> list[tuple[str, str]]:
     segments = segment(text)
     return [
-        (piece.text.strip(), label) for piece, label in zip(segments, label_by_rules(segments), strict=True)
+        (piece.text.strip(), label)
+        for piece, label in zip(segments, label_by_rules(segments).labels, strict=True)
     ]
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_node.agents.graph import DEPTH_MAX, TASKS_MAX, Task
-from monai_node.agents.label import Label
-from monai_node.agents.plan import INSTRUCTION_CHARS_MAX, SYSTEM_PROMPT_CHARS_MAX, Plan, plan
+from monai_node.agents.label import Label, Reading
+from monai_node.agents.passthrough import SYSTEM_PROMPT_CHARS_MAX
+from monai_node.agents.plan import INSTRUCTION_CHARS_MAX, Plan, plan
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.agents.segment import Segment
 from monai_node.registry.errors import InvalidRequest
@@ -274,8 +275,8 @@ def test_a_page_of_instructions_is_left_whole() -> None:
 
 
 def test_any_labeller_may_replace_the_rules() -> None:
-    def every_clause(segments: Sequence[Segment]) -> list[Label]:
-        return ["task" for _ in segments]
+    def every_clause(segments: Sequence[Segment]) -> Reading:
+        return Reading(("task",) * len(segments))
 
     found = plan(request(user("alpha beta; gamma delta")), every_clause)
     assert texts(found) == ["alpha beta", "gamma delta"]
@@ -327,6 +328,7 @@ some_text = st.lists(st.one_of(st.text(max_size=10), st.sampled_from(steering)),
     "".join
 )
 some_labels: st.SearchStrategy[Label] = st.sampled_from(get_args(Label))
+some_needs = st.one_of(st.none(), st.lists(st.integers(-1, 20), max_size=4).map(tuple))
 
 
 @settings(max_examples=200, deadline=None)
@@ -334,9 +336,11 @@ some_labels: st.SearchStrategy[Label] = st.sampled_from(get_args(Label))
 def test_whatever_a_labeller_says_the_plan_is_sound_and_invents_no_word(
     text: str, data: st.DataObject
 ) -> None:
-    def labeller(segments: Sequence[Segment]) -> list[Label]:
+    def labeller(segments: Sequence[Segment]) -> Reading:
         size = len(segments)
-        return data.draw(st.lists(some_labels, min_size=size, max_size=size))
+        labels = data.draw(st.lists(some_labels, min_size=size, max_size=size))
+        needs = data.draw(st.one_of(st.just([]), st.lists(some_needs, min_size=size, max_size=size)))
+        return Reading(tuple(labels), tuple(needs))
 
     for found in (plan(request(user(text)), labeller), plan_of(text)):
         assert found.graph.check().tasks

@@ -1,0 +1,117 @@
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import pytest
+
+from monai_node.agents.label import Reading
+from monai_node.agents.plan import Draft, Plan
+from monai_node.agents.planner import PLANNING_SHARE_MAX, Planner, Source, labelling
+from monai_node.agents.request import MeshOptions, RunRequest
+from monai_node.agents.segment import Segment
+from monai_node.registry.errors import TaskFailed
+from monai_node.registry.ids import RunId
+from monai_node.registry.wire import ChatMessage, Label
+
+TWO = "Name a tree. Then write a poem about rivers."
+
+
+def planned(
+    *sources: Source, text: str = TWO, options: MeshOptions | None = None, label: Label = "trusted"
+) -> Plan:
+    request = RunRequest(
+        run=RunId("run-1"),
+        messages=(ChatMessage(role="user", content=text),),
+        options=options or MeshOptions(),
+    )
+    return asyncio.run(Planner(sources).plan(request, label))
+
+
+async def one_task(segments: Sequence[Segment]) -> Reading:
+    return Reading(("task", *["continue" for _ in segments[1:]]))
+
+
+async def second_needs_first(segments: Sequence[Segment]) -> Reading:
+    return Reading(("task",) * len(segments), ((), *[(at,) for at in range(len(segments) - 1)]))
+
+
+def test_without_a_source_the_rules_plan() -> None:
+    found = planned()
+    assert found.planner == "rules"
+    assert [task.text for task in found.graph.tasks] == ["Name a tree", "write a poem about rivers"]
+
+
+def test_the_first_source_that_has_a_plan_decides() -> None:
+    found = planned(labelling("small", 1, one_task), labelling("lora", 1, second_needs_first))
+    assert found.planner == "small"
+    assert len(found.graph.tasks) == 1
+
+
+def test_what_a_labeller_says_is_needed_becomes_a_link_with_a_reason() -> None:
+    found = planned(labelling("small", 1, second_needs_first))
+    assert found.graph.tasks[1].depends_on == ["t1"]
+    assert found.origins[1].why == {"t1": "the planner reads it so"}
+
+
+def test_a_source_that_fails_or_has_no_plan_gives_way(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails(_: Sequence[Segment]) -> Reading:
+        raise TaskFailed("the model is not there")
+
+    async def has_none(*_: object) -> None:
+        return None
+
+    with caplog.at_level(logging.WARNING):
+        found = planned(
+            labelling("small", 1, fails), Source("model", 1, has_none), labelling("lora", 1, one_task)
+        )
+    assert found.planner == "lora"
+    assert "the model is not there" in caplog.text
+
+
+def test_a_late_source_is_cancelled_and_gives_way(caplog: pytest.LogCaptureFixture) -> None:
+    cancelled: list[str] = []
+
+    async def hangs(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append("here")
+            raise
+
+    with caplog.at_level(logging.WARNING):
+        found = planned(Source("model", 0.01, hangs))
+        short = planned(Source("model", 60, hangs), options=MeshOptions(deadline_seconds=0.04))
+    assert found.planner == short.planner == "rules"
+    assert cancelled == ["here", "here"]
+    assert f"longer than {0.04 * PLANNING_SHARE_MAX:.1f} s" in caplog.text
+
+
+def test_a_defect_of_a_source_is_not_hidden() -> None:
+    async def raises_timeout(*_: object) -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        planned(Source("model", 5, raises_timeout))
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [("Hello!", MeshOptions()), ("```\nls\n```", MeshOptions()), (TWO, MeshOptions(plan="never"))],
+)
+def test_nobody_is_asked_when_there_is_nothing_to_read(text: str, options: MeshOptions) -> None:
+    async def must_not(*_: object) -> None:
+        raise AssertionError
+
+    found = planned(Source("model", 5, must_not), text=text, options=options)
+    assert len(found.graph.tasks) == 1
+    assert found.planner is None
+
+
+def test_a_source_is_told_under_which_label_it_may_show_the_request() -> None:
+    told: list[tuple[str, Label]] = []
+
+    async def plan(draft: Draft, label: Label) -> None:
+        told.append((draft.text, label))
+
+    planned(Source("model", 1, plan), label="local")
+    assert told == [(TWO, "local")]
