@@ -95,7 +95,9 @@ def begin(request: RunRequest) -> Draft | Plan:
     """What a labeller is to read, or the plan at once when nothing has to be read. Errors as in `plan`."""
     given = request.options.plan
     if isinstance(given, list):
-        return _given(given, request.messages)
+        return _given(given, request)
+    if request.options.shown is not None:
+        raise InvalidRequest("shown is for a plan that is sent with the request", param="mesh.shown")
     why_not = why_not_planned(request)
     if why_not is not None:
         return _one_task(_last_text(request.messages), [], why_not, is_passthrough=True)
@@ -183,8 +185,8 @@ def _verb(task: Task) -> str:
     return next(iter(words(task.text[:200])), "")
 
 
-def _given(tasks: list[Task], messages: Sequence[ChatMessage]) -> Plan:
-    graph = TaskGraph(tasks=tuple(tasks)).check()
+def _given(tasks: list[Task], request: RunRequest) -> Plan:
+    graph, messages = TaskGraph(tasks=tuple(tasks)).check(), request.messages
     for task in tasks:
         for turn in task.turns:
             if not 0 <= turn < len(messages):
@@ -193,7 +195,12 @@ def _given(tasks: list[Task], messages: Sequence[ChatMessage]) -> Plan:
                     f" {len(messages)} messages counted from 0",
                     param="mesh.plan",
                 )
-    return Plan(graph=graph, reason="given", shown=shown_tasks(graph))
+    wanted = request.options.shown or shown_tasks(graph)
+    for name in wanted:
+        if all(task.id != name for task in tasks):
+            raise InvalidRequest(f"the task {name!r} to be shown is not in the plan", param="mesh.shown")
+    shown = tuple(task.id for task in tasks if task.id in wanted)
+    return Plan(graph=graph, reason="given", shown=shown)
 
 
 def _last_text(messages: Sequence[ChatMessage]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from monai_node.agents.graph import Task
+from monai_node.agents.graph import TASKS_MAX, Task
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import (
     RUN_SECONDS_DEFAULT,
@@ -27,6 +27,12 @@ class MeshOptions(BaseModel):
     privacy: Label | None = Field(default=None, description="who may see the request")
     plan: Literal["auto", "never"] | list[Task] = "auto"
     budget_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
+    shown: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=TASKS_MAX,
+        description="tasks of a plan that is sent whose results make the answer; else those no other needs",
+    )
     deadline_seconds: float = Field(default=RUN_SECONDS_DEFAULT, gt=0, le=RUN_SECONDS_MAX)
     events: bool = False
     now: str | None = Field(default=None, max_length=40, description="ISO 8601 with offset")
