@@ -36,7 +36,7 @@ from monai_node.agents.lexicon import (
     vocabulary,
     words,
 )
-from monai_node.agents.segment import MASK, Segment
+from monai_node.agents.segment import MASK, Segment, without_soft
 
 Label = Literal["task", "continue", "context"]
 
@@ -125,6 +125,17 @@ _QUESTION_END = re.compile(r"\?[\s\"'”)]*\Z")
 
 def label_by_rules(segments: Sequence[Segment]) -> Reading:
     """Payloads are context: which task needs them is decided from the links, and those by the linker."""
+    found = iter(_labels(without_soft(segments)))
+    labels: list[Label] = []
+    for piece in segments:
+        if piece.boundary == "soft" and labels:
+            labels.append("context" if labels[-1] == "context" else "continue")
+        else:
+            labels.append(next(found))
+    return Reading(tuple(labels))
+
+
+def _labels(segments: Sequence[Segment]) -> list[Label]:
     listed = _enumerated(segments)
     labels: list[Label] = []
     current = ""  # the task being said, as far as it was said, in lower case
@@ -152,7 +163,7 @@ def label_by_rules(segments: Sequence[Segment]) -> Reading:
         else:
             labels.append("context")
             current = ""
-    return Reading(tuple(_without_lonely_headers(segments, labels)))
+    return _without_lonely_headers(segments, labels)
 
 
 def is_open_header(text: str) -> bool:

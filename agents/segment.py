@@ -8,25 +8,19 @@ Any text is accepted, in any language; the segments always tile it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
-from monai_node.agents.lexicon import (
-    DOCUMENT_NOUNS,
-    LEAD,
-    MODIFIER_VERBS,
-    SURE_VERBS,
-    TEXT_VERBS,
-    VERBS,
-    core,
-    is_question,
-    vocabulary,
-    words,
-)
+from monai_node.agents.document import ITEM_START, find_document
+from monai_node.agents.lexicon import LEAD, SURE_VERBS, vocabulary
+from monai_node.agents.masking import MASK, mask
 
 # What stands before a segment. From "start" to "semicolon" a reader takes a breath; the others are weak.
-Boundary = Literal["start", "line", "sentence", "semicolon", "colon", "comma", "word"]
+# A "soft" one is only a place where a task may start ("/", a verb in a text without commas, another
+# language's "and"): labellers that have learnt to read look there, the rules do not.
+Boundary = Literal["start", "line", "sentence", "semicolon", "colon", "comma", "word", "soft"]
 Kind = Literal["clause", "item", "payload"]
 
 STRONG: frozenset[Boundary] = frozenset({"start", "line", "sentence", "semicolon"})
@@ -36,12 +30,6 @@ STRONG: frozenset[Boundary] = frozenset({"start", "line", "sentence", "semicolon
 WINDOW_CHARS = 16_384
 _HEAD_CHARS = 8_192
 _TAIL_CHARS = 2_048
-_LONG_PARAGRAPH_CHARS = 280
-_COLONS_MAX = 40
-_TRAILING_INSTRUCTION_CHARS = 240
-
-# Stands for every masked character: private use, so neither word, space nor punctuation.
-MASK = "\ue000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +53,6 @@ _FENCE = re.compile(
     r"^[ \t]{0,3}(?P<mark>```|~~~)[^\n]*\n.*?(?:^[ \t]{0,3}(?P=mark)[^\n]*(?:\n|\Z)|\Z)", re.M | re.S
 )
 _BLOCK_QUOTE = re.compile(r"(?:^[ \t]{0,3}>[^\n]*(?:\n|\Z))+", re.M)
-_MASKED = re.compile(
-    r"""```.{1,4000}?```
-      | `[^`\n]{1,400}`
-      | "[^"\n]{1,600}" | “[^”\n]{1,600}” | «[^»\n]{1,600}» | „[^“”\n]{1,600}[“”] | 「[^」\n]{1,600}」
-      | (?<![\w'])'(?=\S)(?:[^'\n]{1,300}'(?=\w)){0,8}[^'\n]{1,300}'(?!\w)
-      | ‘(?:[^’\n]{1,300}’(?=\w)){0,8}[^’\n]{1,300}’(?!\w)
-      | \b(?:https?|ftp|file)://\S{1,2000} | \bwww\.\S{1,400} | [\w.+-]{1,64}@[\w-]{1,64}\.[\w.-]{1,64}
-      | (?<!\w)/[\w.-]{1,64}(?:/[\w.-]{1,64}){1,16}
-      | \((?!(?:\d{1,2}|[a-z])\))[^()\n]{1,300}\)
-      | \b(?:e\.g\.|i\.e\.|etc\.(?=\s+[a-z,])|vs\.|cf\.|[ap]\.m\.(?!\s+[A-Z]))
-      | \b(?:Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|No|Fig|Nr|approx|ca|Inc|Ltd|Co|Dept|Gen|Rev|Hon|Sgt)\.(?=\s)
-      | \b(?:[A-Z]\.[ ]?){1,4}(?=[ ]?[A-Z][a-z])
-    """,
-    re.X | re.S,
-)
-_ITEM = r"(?:[-*•–—·]|\(?\d{1,2}[.)]|\(?[a-hA-H]\)|(?:step|task|part|question)\ \d{1,2}\s?[.:)])(?=\s)"
-_ITEM_START = re.compile(rf"\s*{_ITEM}\s*", re.I | re.X)
 _INLINE_NUMBER = re.compile(
     r"(?:(?<=\s)|^)(?:(?:step|task|part|question)\ )?\(?(\d)\s?[.):](?=\s+\S)", re.I | re.X
 )
@@ -101,22 +72,51 @@ _CUT = re.compile(
     """,
     re.I | re.X,
 )
+_OTHER_CONNECTIVES = (
+    "und|dann|danach|anschließend|außerdem|et|puis|ensuite|y|luego|después|además|e|poi|inoltre|depois|então"
+    "|och|sedan|og|så|deretter|derefter|en|daarna|vervolgens|oraz|potem|następnie|ja|sitten|és|majd|și|apoi"
+    "|и|а также|затем|потом|та|потім|και|μετά|ve|sonra|ayrıca|dan|lalu|kemudian|और|फिर|ثم|وبعدها"
+)
+_SOFT = re.compile(
+    rf"""(?<=[.!?…])["'”’»)\]*_]{{0,4}}\s+
+       | (?<=[؟۔।؛،])\s*
+       | (?<=[，、；：])
+       | (?<=\s)(?:[/+&|>→⇒]|[-=]{{1,2}}>)\s+(?!\d)
+       | (?<=[^\s,;:.!?])\s+(?=(?:{_OTHER_CONNECTIVES}|so)\b)
+       | (?<={MASK})\s+
+    """,
+    re.I | re.X,
+)
+_QUOTE_ENDS = "\"'”’»」"
+# In a long stretch without a comma a task may start at a verb or a question word…
+_STRETCH_WORDS_MIN = 6
+_CLAUSE_WORDS_MIN = 3
+_STARTERS = SURE_VERBS | vocabulary("""
+    what what's whats how how's hows who who's whos when where which why is are does do can could please i
+    check plan fix turn put pick draft find name work figure set book answer also
+    """)
+# …unless one of these stands before it.
+_GOVERNORS = vocabulary("""
+    to not don't never can could will would should must may might i you we they he she it that which who and
+    or but the a an my your our his her their this these those of in on for with about please me us help
+    what how when where why if whether is are was were be been does did let
+    """)
 # Fragments that are no clause by themselves and belong to what follows them.
 _ONLY_LEAD = re.compile(r"(?:first|firstly|second|third|lastly|\d{1,2})[\s.,:)]*\Z", re.I)
-_CLAUSE_END = re.compile(r"[.:;,!?]\s+")
-_PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_REFERS_TO_DOCUMENT = re.compile(
-    r"\b(?:the following|following|below|above|attached|pasted|here(?: is|'s)|this|these)\b", re.I
-)
-_REFERS_BACK = re.compile(r"\b(?:it|this|that|them|both|these|those|above|results?|(?:the|your) \w+)\b", re.I)
-_TRAILING = re.compile(
-    r"(?<=[.!?])\s+(?=(?:and then|then|after that|afterwards|finally|next|also|lastly)\b)", re.I
-)
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
-def mask(text: str) -> str:
-    """The text, equally long, with quotes, code, addresses and abbreviations blanked out."""
-    return _MASKED.sub(lambda found: MASK * len(found[0]), text)
+def without_soft(segments: Sequence[Segment]) -> list[Segment]:
+    """The same text in fewer segments: none begins at a soft boundary."""
+    kept: list[Segment] = []
+    for piece in segments:
+        if piece.boundary == "soft" and kept:
+            before = kept[-1]
+            text, masked = before.text + piece.text, before.masked + piece.masked
+            kept[-1] = replace(before, end=piece.end, text=text, masked=masked)
+        else:
+            kept.append(piece)
+    return kept
 
 
 def segment(text: str) -> list[Segment]:
@@ -151,7 +151,7 @@ def _payloads(text: str, masked: str) -> list[tuple[int, int]]:
     spans += [found.span() for found in _BLOCK_QUOTE.finditer(text)]
     if len(text) > WINDOW_CHARS:
         spans.append((_HEAD_CHARS, len(text) - _TAIL_CHARS))
-    document = _document(masked, _union(spans))
+    document = find_document(text, masked, _union(spans))
     return _union([*spans, document] if document else spans)
 
 
@@ -165,113 +165,6 @@ def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _document(masked: str, taken: list[tuple[int, int]]) -> tuple[int, int] | None:
-    """Where a pasted document stands: after a colon, after a blank line, or before the instruction."""
-    limit = taken[0][0] if taken else len(masked)
-    span = (
-        _after_colon(masked, limit) or _after_blank_line(masked, limit) or _before_instruction(masked, limit)
-    )
-    if span is None or not masked[slice(*span)].strip():
-        return None
-    return span
-
-
-def _after_colon(masked: str, limit: int) -> tuple[int, int] | None:
-    for found in islice(re.finditer(r":(?=\s)", masked[:limit]), _COLONS_MAX):
-        if limit < len(masked) and not masked[found.end() : limit].strip():
-            return None  # what it announces is a payload already
-        before = max(masked.rfind(mark, 0, found.start()) for mark in ("\n", ". ", "? ", "! "))
-        intro, rest = masked[before + 1 : found.start()], masked[found.end() :]
-        if _introduces(intro, rest):
-            start = found.end() + len(rest) - len(rest.lstrip())
-            return start, _end_of_document(masked, start)
-    return None
-
-
-def _introduces(intro: str, rest: str) -> bool:
-    said = words(core(intro)[:400])
-    if not said or not rest.strip() or re.fullmatch(r"\W*(?:step|task|part|note|ps)\W*\d*\W*", intro, re.I):
-        return False
-    takes_text = said[0] in TEXT_VERBS or any(
-        verb in TEXT_VERBS for verb, after in pairwise(said) if after in _POINTERS
-    )
-    names_text = said[-1] in DOCUMENT_NOUNS or any(
-        noun in DOCUMENT_NOUNS and pointer in _POINTERS
-        for pointer, noun in [*pairwise(said), *zip(said, said[2:], strict=False)]
-    )
-    points = bool(_REFERS_TO_DOCUMENT.search(intro))
-    if re.search(r"\b(?:things|tasks|steps|questions|requests)\W*\Z", intro, re.I):
-        return False
-    if said[-1] in {"it", "this", "these", "following", "below"} and said[0] in VERBS:
-        return not _starts_instruction(rest) or takes_text
-    if _starts_instruction(rest):
-        is_set_off = re.match(r"[ \t]*\n[ \t]*\n", rest) is not None
-        return (takes_text and (names_text or points or len(said) == 1)) or (
-            names_text and points and is_set_off
-        )
-    return takes_text or (names_text and (points or said[0] in VERBS or is_question(core(intro))))
-
-
-_POINTERS = vocabulary(
-    "this these the that following my our attached below each every any both his her their your"
-)
-
-
-def _after_blank_line(masked: str, limit: int) -> tuple[int, int] | None:
-    first = _PARAGRAPH.search(masked, 0, limit)
-    if first is None:
-        return None
-    intro, rest = masked[: first.start()], masked[first.end() :]
-    if len(intro) > _LONG_PARAGRAPH_CHARS * 2 or not any(map(_starts_instruction, _CLAUSE_END.split(intro))):
-        return None
-    following = rest.split("\n\n", 1)[0]
-    looks_pasted = len(following) > _LONG_PARAGRAPH_CHARS or _REFERS_TO_DOCUMENT.search(intro)
-    if not looks_pasted or _starts_instruction(following) or _ITEM_START.match(following):
-        return None
-    return first.end(), _end_of_document(masked, first.end())
-
-
-def _before_instruction(masked: str, limit: int) -> tuple[int, int] | None:
-    breaks = list(_PARAGRAPH.finditer(masked, 0, limit))
-    if not breaks or _starts_instruction(masked[:400]):
-        return None
-    last = breaks[-1]
-    instruction = masked[last.end() : limit]
-    if last.start() < _LONG_PARAGRAPH_CHARS or len(instruction) > _LONG_PARAGRAPH_CHARS:
-        return None
-    return (0, last.end()) if _starts_instruction(instruction) else None
-
-
-def _end_of_document(masked: str, start: int) -> int:
-    """The end of the text, or of the document when short instructions follow it.
-
-    An instruction inside a document is part of the document. It counts as the user's own only at the
-    very end, in a short paragraph or sentence of its own that points back ("Then translate it").
-    """
-    end = len(masked)
-    cuts = [*_PARAGRAPH.finditer(masked, start), *_TRAILING.finditer(masked, start)]
-    for found in sorted(cuts, key=lambda cut: cut.end(), reverse=True):
-        tail = masked[found.end() : end]
-        if len(tail) > _TRAILING_INSTRUCTION_CHARS:
-            break
-        has_lead = bool(re.match(r"(?:and|then|now|after|also|finally|next|last|please)", tail, re.I))
-        if not _starts_instruction(tail) or not (has_lead or _REFERS_BACK.search(tail)):
-            break
-        end = found.end()
-    return end
-
-
-def _starts_instruction(text: str) -> bool:
-    said = words(core(text[:400]))[:3]
-    if not said:
-        return False
-    return (
-        said[0] in SURE_VERBS
-        or is_question(core(text[:400]))
-        or (said[0] in VERBS | MODIFIER_VERBS and len(said) > 1 and not LEAD.fullmatch(text))
-    )
-
-
 # --- clauses -----------------------------------------------------------------------------------------
 def _clauses(text: str, masked: str, start: int, end: int) -> list[Segment]:
     cuts: dict[int, Boundary] = {start: "start" if start == 0 else "line"}
@@ -281,6 +174,12 @@ def _clauses(text: str, masked: str, start: int, end: int) -> list[Segment]:
             cuts.setdefault(found.end(), boundary)
     for at in _inline_items(masked, start, end):
         cuts[at] = "line"
+    for found in _SOFT.finditer(masked, start, end):
+        if start < found.end() < end and _is_soft(found, text):
+            cuts.setdefault(found.end(), "soft")
+    for left, right in pairwise([*sorted(cuts), end]):
+        for at in _starters(masked, left, right):
+            cuts[at] = "soft"
     ordered = _join_fragments(masked, sorted(cuts))
     return [
         _segment(
@@ -288,7 +187,7 @@ def _clauses(text: str, masked: str, start: int, end: int) -> list[Segment]:
             masked,
             left,
             right,
-            "item" if cuts[left] in {"start", "line"} and _ITEM_START.match(masked, left) else "clause",
+            "item" if cuts[left] in {"start", "line"} and ITEM_START.match(masked, left) else "clause",
             cuts[left],
         )
         for left, right in pairwise([*ordered, end])
@@ -312,6 +211,29 @@ def _boundary(found: re.Match[str], masked: str) -> Boundary | None:
         "word": "word",
     }
     return names.get(kind or "", "comma")
+
+
+def _is_soft(found: re.Match[str], text: str) -> bool:
+    """After a quote only where its last sentence ended inside it and the next one begins ("Go!" Hit me)."""
+    at = found.start()
+    if found.string[at - 1] != MASK:
+        return True
+    return text[at - 2] in ".!?…" and text[at - 1] in _QUOTE_ENDS and not text[found.end()].islower()
+
+
+def _starters(masked: str, start: int, end: int) -> list[int]:
+    """Where a task may start inside a stretch that its writer did not punctuate."""
+    said = list(_WORD.finditer(masked, start, end))
+    if len(said) < _STRETCH_WORDS_MIN:
+        return []
+    places: list[int] = []
+    last = 0
+    for number in range(_CLAUSE_WORDS_MIN, len(said) - 1):
+        before, word = said[number - 1][0].lower(), said[number][0].lower()
+        if number - last >= _CLAUSE_WORDS_MIN and word in _STARTERS and before not in _GOVERNORS:
+            places.append(said[number].start())
+            last = number
+    return places
 
 
 def _inline_items(masked: str, start: int, end: int) -> list[int]:

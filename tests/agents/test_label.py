@@ -175,3 +175,9 @@ def test_a_list_header_without_tasks_below_is_the_task_itself() -> None:
 )
 def test_a_header_is_open_when_it_names_no_object(text: str, is_open: bool) -> None:
     assert is_open_header(text) is is_open
+
+
+def test_the_rules_start_no_task_at_a_soft_boundary() -> None:
+    segments = segment("my cat is ill what do i do write a note to my boss")
+    assert [piece.boundary for piece in segments] == ["start", "soft", "soft"]
+    assert label_by_rules(segments).labels == ("context", "context", "context")

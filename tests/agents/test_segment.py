@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_node.agents.segment import MASK, WINDOW_CHARS, Segment, mask, segment
+from monai_node.agents.segment import MASK, WINDOW_CHARS, Segment, mask, segment, without_soft
 
 
 def pieces(text: str) -> list[str]:
@@ -90,6 +90,41 @@ def test_quotes_numbers_addresses_and_abbreviations_are_never_cut(text: str) -> 
     assert pieces(text) == [text]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Haiku about tea / limerick about jam", ["Haiku about tea /", "limerick about jam"]),
+        ("the sum of 3 and 4 + a fact about tea", ["the sum of 3", "and 4 +", "a fact about tea"]),
+        ("see you at ten. write it down", ["see you at ten.", "write it down"]),
+        ('She said "Go!" Why?', ['She said "Go!"', "Why?"]),
+        ("写一个函数，然后用表格列出前十项", ["写一个函数，", "然后用表格列出前十项"]),
+        ("ترجم النص، ثم لخص الترجمة", ["ترجم النص،", "ثم لخص الترجمة"]),
+        ("पाठ का सार लिखो। फिर अनुवाद करो।", ["पाठ का सार लिखो।", "फिर अनुवाद करो।"]),
+        ("Rechne 12 mal 9 und schreib ein Gedicht", ["Rechne 12 mal 9", "und schreib ein Gedicht"]),
+        (
+            "my cat is ill what do i do write a note to my boss",
+            ["my cat is ill", "what do i do", "write a note to my boss"],
+        ),
+    ],
+)
+def test_text_is_cut_softly_where_only_a_reader_can_tell(text: str, expected: list[str]) -> None:
+    assert pieces(text) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(fragments)
+def test_without_soft_boundaries_the_text_is_the_same(text: str) -> None:
+    joined = without_soft(segment(text))
+    assert_tiled(text, joined)
+    assert all(piece.boundary != "soft" for piece in joined)
+
+
+def test_a_document_that_is_a_quote_ends_with_it() -> None:
+    text = 'Translate this: "Shut the gate." And how deep is a normal pool?'
+    assert payloads(text) == ['"Shut the gate."']
+    assert pieces(text)[2:] == ["And how deep", "is a normal pool?"]
+
+
 def test_what_is_masked_keeps_its_place_in_the_text() -> None:
     assert mask('say "hi" twice') == f"say {MASK * 4} twice"
 
@@ -159,6 +194,8 @@ def test_no_text_has_no_segments() -> None:
         "and " * 4_000,
         "a: " * 5_000,
         "1. " * 5_000,
+        "x write " * 5_000,
+        "写，" * 5_000,
         "! ,;" * 4_000 + "!",
         "x" * 1_000_000,
         "\n> " * 300_000,
