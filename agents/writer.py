@@ -1,0 +1,105 @@
+"""Have a large model somewhere on the mesh plan: it is asked as for any task, and its answer is checked.
+
+The asynchronous shell of `written`, which says what is asked and what is believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from monai_node.agents.plan import Draft, Plan
+from monai_node.agents.planner import Source
+from monai_node.agents.written import ANSWER_TOKENS_MAX, SCHEMA, messages_for, plan_of
+from monai_node.registry.errors import Internal
+from monai_node.registry.ids import new_attempt_id, new_run_id
+from monai_node.registry.wire import RUN_SECONDS_MAX, ChatMessage, Label, Parameters, TaskInput, TaskRequest
+from monai_node.router.dispatch import DispatchEvent, Done
+from monai_node.router.rank import Candidate
+
+# Nobody waits longer for a first sign of work without turning away (Nielsen, Usability Engineering, 1993,
+# ch. 5: ten seconds keep a person's attention). A plan that takes longer is made by somebody else.
+WRITING_SECONDS_MAX = 10.0
+# Of the candidates: a second one is asked when the first fails, a third would come too late.
+_ASKED_MAX = 2
+
+Ask = Callable[[Sequence[ChatMessage], dict[str, Any]], Awaitable[str]]
+Planners = Callable[[Label], Sequence[Candidate]]
+
+
+class Sender(Protocol):
+    """`router.dispatch.Dispatcher`, as far as planning knows it."""
+
+    def send(
+        self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+    ) -> AsyncGenerator[DispatchEvent]: ...
+
+
+class Writers:
+    """Asks models of the mesh for plans, as tasks of their own. `clock` is the dispatcher's, in seconds."""
+
+    def __init__(self, dispatcher: Sender, clock: Callable[[], float]) -> None:
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    async def plan(
+        self, draft: Draft, candidates: Sequence[Candidate], label: Label, seconds: float
+    ) -> Plan | None:
+        """The plan of the first of a few candidates that answers; None when its answer is no plan.
+
+        Raises what the dispatcher raises. Cancelling resets the task's stream, which ends the model's work.
+        """
+
+        async def ask(messages: Sequence[ChatMessage], schema: dict[str, Any]) -> str:
+            request = _task(messages, schema, candidates[0], label, seconds)
+            return await self._send(request, candidates[:_ASKED_MAX], seconds)
+
+        return await plan_with(ask, draft)
+
+    async def _send(self, request: TaskRequest, candidates: Sequence[Candidate], seconds: float) -> str:
+        sending = self._dispatcher.send(request, candidates, self._clock() + seconds)
+        async with aclosing(sending) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    return event.text
+        raise Internal("the dispatch of a task ended without a result")
+
+
+def writing(writers: Writers, planners: Planners, seconds: float = WRITING_SECONDS_MAX) -> Source:
+    """The source that models on the mesh make: `planners` names those who may be shown a request of a
+    label, best first; while there is none it has no plan to offer."""
+
+    async def planned(draft: Draft, label: Label) -> Plan | None:
+        candidates = planners(label)
+        return await writers.plan(draft, candidates, label, seconds) if candidates else None
+
+    return Source("model", seconds, planned)
+
+
+async def plan_with(ask: Ask, draft: Draft) -> Plan | None:
+    """The plan that a model writes: `ask` is given a conversation and the JSON schema of its answer, and
+    returns the answer's text. None when that is no plan to rely on; raises what `ask` raises."""
+    answer = await ask(await asyncio.to_thread(messages_for, draft), SCHEMA)
+    return await asyncio.to_thread(plan_of, draft, answer)
+
+
+def _task(
+    messages: Sequence[ChatMessage],
+    schema: dict[str, Any],
+    candidate: Candidate,
+    label: Label,
+    seconds: float,
+) -> TaskRequest:
+    return TaskRequest(
+        run=new_run_id(),
+        task="plan",
+        attempt=new_attempt_id(),
+        skill=candidate.skill,
+        model=candidate.model,
+        input=TaskInput(text=messages[-1].content, turns=list(messages), is_conversation=True),
+        parameters=Parameters(json_schema=schema, temperature=0.0, seed=0, max_tokens=ANSWER_TOKENS_MAX),
+        remaining_ms=min(max(1, int(seconds * 1000)), int(RUN_SECONDS_MAX * 1000)),
+        label=label,
+    )
