@@ -12,6 +12,7 @@ from monai_node.registry.errors import InvalidRequest
 TASKS_MAX = 32
 DEPTH_MAX = 16
 TASK_TEXT_CHARS_MAX = 1 << 20
+FAN_OUT_MAX = 16  # items that one task is done for
 
 _TaskName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")]
 
@@ -21,7 +22,9 @@ class Task(BaseModel):
 
     `text` is the task in words, cut from the request. `depends_on` names the tasks whose results it is
     given. `turns` are indices of the earlier messages of the conversation that it needs. `skill` fixes
-    the skill; None leaves the choice to the router.
+    the skill; None leaves the choice to the router. `each` names one of `depends_on` whose result is a
+    list: the task is then done once for every item of it, at most FAN_OUT_MAX, and its own result is the
+    list of what came of them. A task that depends on it is given that whole list (fan-out and reduce).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +34,7 @@ class Task(BaseModel):
     depends_on: list[_TaskName] = Field(default_factory=list[str], max_length=TASKS_MAX)
     turns: list[int] = Field(default_factory=list[int], max_length=1024)
     skill: str | None = Field(default=None, max_length=128)
+    each: _TaskName | None = None
 
 
 class TaskGraph(BaseModel):
@@ -61,6 +65,10 @@ class TaskGraph(BaseModel):
                     raise _invalid(f"task {task.id!r} depends on itself")
                 if other not in known:
                     raise _invalid(f"task {task.id!r} depends on {other!r}, which is not in the plan")
+            if task.each is not None and task.each not in task.depends_on:
+                raise _invalid(
+                    f"task {task.id!r} is to be done for each of {task.each!r}, and does not depend on it"
+                )
         depths = _depths(self.tasks)
         stuck = [name for name in names if name not in depths]
         if stuck:
@@ -75,7 +83,8 @@ class TaskGraph(BaseModel):
 
         A second task of the same name is dropped, and so are references to nothing, to itself, repeated
         ones, and those that would close a circle. References to earlier tasks are kept before any
-        reference to a later one is looked at: what was said first wins.
+        reference to a later one is looked at: what was said first wins. A task to be done for each item
+        of another depends on it; where it cannot, it is done once.
         """
         first: dict[str, Task] = {}
         for task in tasks:
@@ -85,25 +94,14 @@ class TaskGraph(BaseModel):
         wanted = [
             (task.id, other)
             for task in ordered
-            for other in dict.fromkeys(task.depends_on)
+            for other in _needed(task)
             if other in place and other != task.id
         ]
         kept: dict[str, set[str]] = {task.id: set() for task in ordered}
         for name, other in sorted(wanted, key=lambda edge: place[edge[1]] > place[edge[0]]):
             if not _reaches(kept, other, name):
                 kept[name].add(other)
-        return cls(
-            tasks=tuple(
-                task.model_copy(
-                    update={
-                        "depends_on": [
-                            other for other in dict.fromkeys(task.depends_on) if other in kept[task.id]
-                        ]
-                    }
-                )
-                for task in ordered
-            )
-        )
+        return cls(tasks=tuple(_with_needs(task, kept[task.id]) for task in ordered))
 
     def task(self, name: str) -> Task:
         """The task of that name; KeyError when there is none."""
@@ -156,6 +154,18 @@ class TaskGraph(BaseModel):
 
 def _invalid(sentence: str) -> InvalidRequest:
     return InvalidRequest(sentence, param="mesh.plan")
+
+
+def _needed(task: Task) -> tuple[str, ...]:
+    """What a task refers to, each once, in the order in which it says so."""
+    return tuple(dict.fromkeys([*task.depends_on, *([] if task.each is None else [task.each])]))
+
+
+def _with_needs(task: Task, kept: set[str]) -> Task:
+    each = task.each if task.each in kept else None
+    return task.model_copy(
+        update={"depends_on": [other for other in _needed(task) if other in kept], "each": each}
+    )
 
 
 def _depths(tasks: tuple[Task, ...]) -> dict[str, int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monai_node.agents.graph import Task, TaskGraph
-from monai_node.registry.errors import MonaiError, NoProvider, TaskFailed
+from monai_node.registry.errors import DeadlineExceeded, MonaiError, NoProvider, TaskFailed
 from monai_node.registry.events import (
+    MadeItem,
     PlanTask,
     Provenance,
     TaskContinued,
@@ -105,6 +108,16 @@ def not_made(task: Task, tries: Tries, error: MonaiError, now: float) -> Provena
     )
 
 
+def no_items(source: Task) -> TaskFailed:
+    """Why a task was not done that is to be done for each item of a list: the list is empty."""
+    return TaskFailed(f"the result of “{_named(source.text)}” holds no items", code="no_items")
+
+
+def out_of_time(seconds: float) -> DeadlineExceeded:
+    """Why a task was given up while the run goes on."""
+    return DeadlineExceeded(f"not done within {seconds:.0f} s, which leave time for what needs it")
+
+
 def no_provider(label: Label) -> NoProvider:
     return NoProvider(
         f"no reachable peer that may see a {label!r} request offers a skill for this; start one with"
@@ -115,6 +128,43 @@ def no_provider(label: Label) -> NoProvider:
 
 def dependency_failed(task: Task) -> TaskFailed:
     """Why a task was never sent that needs the result of `task`."""
-    words = " ".join(task.text[: 4 * _NAMED_CHARS_MAX].split())
-    named = words if len(words) <= _NAMED_CHARS_MAX else words[:_NAMED_CHARS_MAX].rstrip() + "…"
-    return TaskFailed(f"it needs the result of “{named}”, and that part failed", code="dependency_failed")
+    said = f"it needs the result of “{_named(task.text)}”, and that part failed"
+    return TaskFailed(said, code="dependency_failed")
+
+
+def made_for_each(
+    task: Task, made: Sequence[MadeItem], parts: Sequence[Provenance], seconds: float
+) -> Provenance:
+    """Who made the list: `made` has an entry per item, `parts` one per item that was done, at least one."""
+    (peer, model), _ = Counter((part.peer, part.model) for part in parts).most_common(1)[0]
+    most = next(part for part in parts if (part.peer, part.model) == (peer, model))
+    return most.model_copy(
+        update={
+            "task": task.id,
+            "text": task.text,
+            "seconds": seconds,
+            "usage": Usage(
+                prompt_tokens=sum(part.usage.prompt_tokens for part in parts),
+                completion_tokens=sum(part.usage.completion_tokens for part in parts),
+            ),
+            "finish_reason": "length" if any(part.finish_reason == "length" for part in parts) else "stop",
+            "attempts": sum(part.attempts for part in parts),
+            "items": list(made),
+        }
+    )
+
+
+def item_made(item: str, part: Provenance) -> MadeItem:
+    return MadeItem(
+        item=_named(item), peer=part.peer, peer_name=part.peer_name, model=part.model, seconds=part.seconds
+    )
+
+
+def item_failed(item: str, error: MonaiError) -> MadeItem:
+    return MadeItem(item=_named(item), error=error.message)
+
+
+def _named(text: str) -> str:
+    """The beginning of a text, on one line."""
+    words = " ".join(text[: 4 * _NAMED_CHARS_MAX].split())
+    return words if len(words) <= _NAMED_CHARS_MAX else words[:_NAMED_CHARS_MAX].rstrip() + "…"

@@ -1,8 +1,11 @@
-"""The ready-set scheduler: every task starts the moment the last task it depends on is done.
+"""The ready-set scheduler: every task may start the moment the last task it depends on is done.
 
 There are no rounds: a slow task delays what needs its result and nothing else. Rounds, which is how
 LangGraph's supersteps would run the same graph, lengthen the critical path by 4.7 % in the mean and by
 32 % at the 95th percentile (551 task graphs of TaskBench, simulated with log-normal durations).
+
+Which peer does a ready task, and how many are done at once, is decided by `router.seating`; from here
+it learns what hangs on each task.
 """
 
 from __future__ import annotations
@@ -10,34 +13,42 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from monai_node.agents.graph import TaskGraph
+from monai_node.agents.graph import Task, TaskGraph
+from monai_node.router.seating import Need
 
-TASKS_AT_ONCE = 8  # of one run: more than most meshes have peers, and bounds what one request may take
+# A task of which nobody has been measured. Short on purpose: from it follow deadlines, and a guess must
+# not take time from the tasks before it.
+_UNKNOWN_SECONDS = 1.0
+_CHARS_PER_SECOND = 2000.0  # what a 135M model reads on one laptop core; the share of a long document
+# However long the tasks behind it may take, a task has this share of the time that is left.
+DEADLINE_SHARE_MIN = 0.5
 
 
 class Schedule:
-    """Which tasks may start, given what is done and what failed. No clock, no I/O.
+    """Which tasks may start, given what is done and what failed, and how much hangs on each.
 
-    At most `width` tasks are working at a time; when more are ready, those go first that have the
-    longest chain of tasks still behind them, and plan order breaks ties.
+    Pure: `now` is in seconds of one clock. What a task takes is guessed from its length until `expect`
+    says better.
     """
 
-    def __init__(self, graph: TaskGraph, width: int = TASKS_AT_ONCE) -> None:
-        if width < 1:
-            raise ValueError(f"a schedule of width {width} would never start a task")
+    def __init__(self, graph: TaskGraph) -> None:
         self._graph = graph
-        self._width = width
-        self._chain = _remaining_chains(graph)
-        self._working: set[str] = set()
+        self._dependants = {task.id: graph.dependants(task.id) for task in graph.tasks}
+        self._order = _topological(graph)
+        self._expected = {task.id: guessed_seconds(task) for task in graph.tasks}
+        self._started: dict[str, float] = {}
         self._done: set[str] = set()
         self._failed: set[str] = set()
 
-    def start(self) -> tuple[str, ...]:
-        """The tasks to start now. They count as working from here on, so no task is returned twice."""
-        ready = self._graph.ready(self._done, self._working, self._failed)
-        first = sorted(ready, key=lambda name: -self._chain[name])[: self._width - len(self._working)]
-        self._working.update(first)
-        return tuple(first)
+    def start(self, now: float) -> tuple[str, ...]:
+        """The tasks to start now, in plan order; none is returned twice."""
+        ready = self._graph.ready(self._done, self._started, self._failed)
+        self._started.update(dict.fromkeys(ready, now))
+        return ready
+
+    def expect(self, name: str, seconds: float) -> None:
+        """A task is expected to take `seconds` from when it starts."""
+        self._expected[name] = seconds
 
     def complete(self, name: str) -> None:
         self._end(name)
@@ -54,43 +65,97 @@ class Schedule:
     def is_over(self) -> bool:
         return len(self._done) + len(self._failed) == len(self._graph.tasks)
 
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Tasks that have not been started and may still be, each after those it depends on."""
+        ended = self._started.keys() | self._done | self._failed
+        return tuple(name for name in self._order if name not in ended)
+
+    def need(self, name: str, now: float) -> Need:
+        """What hangs on a task that has not ended. Some task always has no slack."""
+        head, tail = self._heads(now), self._tails(now)
+        through = {other: head[other] + tail[other] for other in tail}
+        longest = max(through.values())
+        slack = {other: longest - seconds for other, seconds in through.items()}
+        rivals = [head[other] for other in tail if other not in self._started and slack[other] < slack[name]]
+        return Need(tail[name], slack[name], min(rivals, default=None))
+
+    def deadline(self, name: str, now: float, end: float) -> float:
+        """When a task must be done so that those behind it may still end in time; `end` is the run's.
+
+        Never later than `end`, and `end` itself when nothing waits for the task.
+        """
+        tail = self._tails(now)
+        behind = max((tail[other] for other in self._dependants[name] if other in tail), default=0.0)
+        return min(end, max(end - behind, now + DEADLINE_SHARE_MIN * (end - now)))
+
     def _end(self, name: str) -> None:
-        if name not in self._working:
+        if name not in self._started or name in self._done or name in self._failed:
             raise ValueError(f"task {name!r} is not working")
-        self._working.remove(name)
+
+    def _remaining(self, name: str, now: float) -> float:
+        started = self._started.get(name)
+        elapsed = 0.0 if started is None else now - started
+        return max(0.0, self._expected[name] - elapsed)
+
+    def _tails(self, now: float) -> dict[str, float]:
+        """Expected seconds of the longest chain that begins with each task that has not ended."""
+        tails: dict[str, float] = {}
+        for name in reversed(self._order):
+            if name not in self._done and name not in self._failed:
+                behind = max((tails.get(other, 0.0) for other in self._dependants[name]), default=0.0)
+                tails[name] = self._remaining(name, now) + behind
+        return tails
+
+    def _heads(self, now: float) -> dict[str, float]:
+        """Expected seconds until each task that has not ended may start."""
+        heads = dict.fromkeys(self._order, 0.0)
+        for name in self._order:
+            if name not in self._done and name not in self._failed:
+                end = heads[name] + self._remaining(name, now)
+                for other in self._dependants[name]:
+                    heads[other] = max(heads[other], end)
+        return heads
 
 
-async def carry_out(schedule: Schedule, work: Callable[[str], Awaitable[None]]) -> None:
+async def carry_out(
+    schedule: Schedule,
+    work: Callable[[str], Awaitable[None]],
+    clock: Callable[[], float],
+    follow: Callable[[tuple[str, ...]], None],
+) -> None:
     """Do every task of the schedule, each in a task of its own; returns when all have ended.
 
     `work` does one task and tells the schedule what became of it. If it raises, the others are
-    cancelled and awaited, and the exception leaves here as itself.
+    cancelled and awaited, and the exception leaves here as itself. `follow` is told whenever a task has
+    ended, with those that start because of it, before they run.
     """
     try:
         async with asyncio.TaskGroup() as group:
 
-            def start_ready() -> None:
-                for name in schedule.start():
+            def start_ready() -> tuple[str, ...]:
+                ready = schedule.start(clock())
+                for name in ready:
                     group.create_task(one(name), name=f"task {name}")
+                return ready
 
             async def one(name: str) -> None:
                 await work(name)
-                start_ready()
+                follow(start_ready())
 
             start_ready()
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
 
 
-def _remaining_chains(graph: TaskGraph) -> dict[str, int]:
-    """How many tasks the longest chain has that begins with each task."""
-    chains: dict[str, int] = {}
+def guessed_seconds(task: Task) -> float:
+    """What a task takes of which nothing is known but its length."""
+    return _UNKNOWN_SECONDS + len(task.text) / _CHARS_PER_SECOND
 
-    def measure(name: str) -> int:
-        if name not in chains:
-            chains[name] = 1 + max(map(measure, graph.dependants(name)), default=0)
-        return chains[name]
 
-    for task in graph.tasks:
-        measure(task.id)
-    return chains
+def _topological(graph: TaskGraph) -> tuple[str, ...]:
+    """Names in plan order, but each after those it depends on."""
+    order: dict[str, None] = {}
+    while len(order) < len(graph.tasks):
+        order.update(dict.fromkeys(graph.ready(order)))
+    return tuple(order)

@@ -40,18 +40,23 @@ def build_task_request(
     label: Label,
     now: datetime,
     remaining_seconds: float,
+    item: str | None = None,
+    item_count: int = 1,
 ) -> TaskRequest:
     """The request that opens the task's stream; `skill`, `attempt` and the time left are those of its
-    first attempt. `results` holds at least what the task depends on, and reaches it as artifacts only.
+    first attempt. `results` holds at least what the task depends on, and reaches it as artifacts only, in
+    the order in which the task names them. `item` stands in place of the list that the task is done for
+    each of; the task's share of the budget is shared by its `item_count` items.
     """
     options = request.options
+    given = dict(results) if item is None or task.each is None else {**results, task.each: item}
     return TaskRequest(
         run=request.run,
         task=task.id,
         attempt=attempt,
         skill=skill,
-        input=_conversation(request, task) if plan.is_passthrough else _input(request, task, results),
-        parameters=share_of(request.parameters, options.budget_tokens, len(plan.graph.tasks)),
+        input=_conversation(request, task) if plan.is_passthrough else _input(request, task, given),
+        parameters=share_of(request.parameters, options.budget_tokens, len(plan.graph.tasks) * item_count),
         remaining_ms=min(max(1, int(remaining_seconds * 1000)), int(RUN_SECONDS_MAX * 1000)),
         label=label,
         now=options.now or now.isoformat(),

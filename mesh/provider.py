@@ -83,7 +83,11 @@ class Provider:
 
     @property
     def skills(self) -> list[Skill]:
-        return [skill for seat in self._seats for skill in seat.engine.card.skills]
+        return [
+            skill.model_copy(update={"slots": seat.engine.card.concurrency})
+            for seat in self._seats
+            for skill in seat.engine.card.skills
+        ]
 
     @property
     def models(self) -> list[ModelInfo]:

@@ -69,7 +69,8 @@ class Skill(_Record):
     """What a node is good at, in A2A's five fields, and what serves it here.
 
     `model` is the alias that serves it; empty for an agent. `is_general` marks a chat skill that may
-    answer whatever no narrower skill claims.
+    answer whatever no narrower skill claims. `slots` is how many tasks are done at once there; 0 when
+    the node does not say.
     """
 
     id: Id
@@ -82,6 +83,7 @@ class Skill(_Record):
     model: Name = ""
     is_general: bool = False
     is_idempotent: bool = True
+    slots: Count = 0
 
 
 class Advert(_Record):

@@ -22,8 +22,25 @@ class Event(BaseModel):
     seq: int = 0
 
 
+class MadeItem(BaseModel):
+    """Who did a task for one item of a list; `item` is the beginning of it. No peer: nobody was asked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    item: str
+    peer: str = ""
+    peer_name: str = ""
+    model: str = ""
+    seconds: float = 0.0
+    error: str | None = None  # why this item could not be done
+
+
 class Provenance(BaseModel):
-    """Who made one part of the answer. `seconds` is from dispatch to completion, seen from here."""
+    """Who made one part of the answer. `seconds` is from dispatch to completion, seen from here.
+
+    A task that is done for each item of a list names every item's maker in `items`, in the order of the
+    list, and as its own the peer that did most of them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,6 +56,7 @@ class Provenance(BaseModel):
     attempts: int = 1
     status: Literal["completed", "failed"] = "completed"
     error: str | None = None
+    items: list[MadeItem] = Field(default_factory=list[MadeItem])
 
 
 class RunCreated(Event):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 from monai_node.registry.errors import NotFound, Unsupported
@@ -39,7 +40,11 @@ _T = TypeVar("_T", Match, Offer)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One peer that may be asked for a task. `reasons` says in words why it stands where it stands."""
+    """One peer that may be asked for a task. `reasons` says in words why it stands where it stands.
+
+    Candidates of one `tier` do a task equally well, as far as the ranking knows: which of them is asked
+    may be decided by time alone (`router.seating`).
+    """
 
     peer: PeerId
     peer_name: str
@@ -49,6 +54,10 @@ class Candidate:
     score: float
     reasons: tuple[str, ...]
     is_idempotent: bool = True  # may be started again elsewhere when nobody knows how far it came
+    tier: int = 0
+    seconds: float | None = None  # what a task of this skill took there lately; None: never measured
+    load: int = 0  # tasks that its last beacon said it has
+    slots: int = 0  # tasks it does at once; 0: it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +70,11 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """An offer on its way into the order: `place` sorts, lowest first."""
+    """An offer on its way into the order: `fit` sorts, lowest first, then how busy and quick it is."""
 
     offer: Offer
     score: float
-    place: tuple[float | str, ...]
+    fit: tuple[float | str, ...]
     reasons: tuple[str, ...]
 
 
@@ -76,7 +85,7 @@ def rank(
     seen, filtered = _permitted(matches, label)
     if skill is not None:
         fixed = [match for match in seen if match.offer.skill.id == skill]
-        return _ordered([_fixed(match, health) for match in fixed], filtered, health, now)
+        return _ordered([_fixed(match) for match in fixed], filtered, health, now)
     best_general = max((match.score for match in seen if match.offer.skill.is_general), default=0.0)
     best_of: dict[str, float] = {}
     for match in seen:
@@ -87,9 +96,9 @@ def rank(
         if unfit:
             filtered.append((match.offer, unfit))
         elif match.offer.skill.is_general:
-            ranked.append(_general(match.offer, match.score, health))
+            ranked.append(_general(match.offer, match.score))
         else:
-            ranked.append(_narrow(match, best_of[match.offer.skill.id], best_general, health))
+            ranked.append(_narrow(match, best_of[match.offer.skill.id], best_general))
     return _ordered(ranked, filtered, health, now)
 
 
@@ -104,7 +113,7 @@ def rank_general(
     able = [offer for offer in general if not needs_tools or _can_call_tools(offer)]
     if general and not able:
         raise Unsupported("no model that can be reached is able to call tools", param="tools")
-    return _ordered([_general(offer, 1.0, health) for offer in able], filtered, health, now)
+    return _ordered([_general(offer, 1.0) for offer in able], filtered, health, now)
 
 
 def rank_models(
@@ -135,7 +144,7 @@ def rank_models(
         raise Unsupported(
             f"the model {alias!r} is served only by peers that may not see a {label!r} request", param="model"
         )
-    ranked = [_Ranked(offer, 1.0, _by_load(offer, health), (f"serves {alias}",)) for offer in seen]
+    ranked = [_Ranked(offer, 1.0, (), (f"serves {alias}",)) for offer in seen]
     return _ordered(ranked, filtered, health, now)
 
 
@@ -144,7 +153,7 @@ def _ordered(
 ) -> Ranking:
     """Best first, those that are cooling down last, cut to CANDIDATES_MAX; the best general candidate
     is kept in any case, because it may answer what the others abstain from."""
-    placed = sorted(ranked, key=lambda each: each.place)
+    placed = sorted(ranked, key=lambda each: (each.fit, _by_load(each.offer, health)))
     cooling = {id(each) for each in health.ejected(placed, _key, now)}
     order = [each for each in placed if id(each) not in cooling]
     order = _spread(order) + [each for each in placed if id(each) in cooling]
@@ -154,7 +163,15 @@ def _ordered(
         if fallback is not None:
             kept[-1], over[fallback] = over[fallback], kept[-1]
     filtered = filtered + [(each.offer, f"{CANDIDATES_MAX} others stand before it") for each in over]
-    return Ranking([_candidate(each, health, now) for each in kept], filtered)
+    tiers = _tiers([(each.fit, id(each) in cooling) for each in kept])
+    found = [_candidate(each, tier, health, now) for each, tier in zip(kept, tiers, strict=True)]
+    return Ranking(found, filtered)
+
+
+def _tiers(fits: Sequence[object]) -> list[int]:
+    """Numbers from 0 that rise wherever a fit differs from the one before it."""
+    changes = [int(at > 0 and fit != fits[at - 1]) for at, fit in enumerate(fits)]
+    return list(accumulate(changes))
 
 
 def _spread(order: Sequence[_Ranked]) -> list[_Ranked]:
@@ -183,7 +200,7 @@ def _at(peer: str, offers: Sequence[Offer]) -> list[Offer]:
     return []
 
 
-def _candidate(ranked: _Ranked, health: Health, now: float) -> Candidate:
+def _candidate(ranked: _Ranked, tier: int, health: Health, now: float) -> Candidate:
     offer = ranked.offer
     return Candidate(
         peer=offer.peer,
@@ -194,28 +211,31 @@ def _candidate(ranked: _Ranked, health: Health, now: float) -> Candidate:
         score=ranked.score,
         reasons=(*ranked.reasons, *reasons.circumstances(offer, health, now)),
         is_idempotent=offer.skill.is_idempotent,
+        tier=tier,
+        seconds=health.standing(*_key_of(offer)).seconds,
+        load=offer.load,
+        slots=offer.skill.slots,
     )
 
 
-def _narrow(match: Match, best: float, best_general: float, health: Health) -> _Ranked:
+def _narrow(match: Match, best: float, best_general: float) -> _Ranked:
     """Replicas of one skill stand together, behind the skill's best match."""
     offer = match.offer
     why = [reasons.alikeness(match)]
     if best_general > 0:
         why.append(f"general skills match {best_general:.2f}")
-    place = (0, -best, offer.skill.id, *_by_load(offer, health))
-    return _Ranked(offer, match.score, place, tuple(why))
+    return _Ranked(offer, match.score, (0, -best, offer.skill.id), tuple(why))
 
 
-def _general(offer: Offer, score: float, health: Health) -> _Ranked:
+def _general(offer: Offer, score: float) -> _Ranked:
     count = offer.model.parameter_count if offer.model is not None else 0
     why = ("general skill", *reasons.size(offer))
-    return _Ranked(offer, score, (1, -count, *_by_load(offer, health)), why)
+    return _Ranked(offer, score, (1, -count), why)
 
 
-def _fixed(match: Match, health: Health) -> _Ranked:
+def _fixed(match: Match) -> _Ranked:
     why = (f"skill {match.offer.skill.id!r} was asked for",)
-    return _Ranked(match.offer, match.score, _by_load(match.offer, health), why)
+    return _Ranked(match.offer, match.score, (), why)
 
 
 def _by_load(offer: Offer, health: Health) -> tuple[float | str, ...]:

@@ -1,0 +1,255 @@
+"""The tasks of a plan, done by peers: an asynchronous shell around `schedule`, `router.seating` and
+the dispatcher. A task that fails takes with it those that need it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Protocol
+
+from monai_node.agents.fan_out import FanOut
+from monai_node.agents.graph import Task
+from monai_node.agents.items import split_items
+from monai_node.agents.passthrough import MESH_MODEL
+from monai_node.agents.plan import Plan
+from monai_node.agents.report import Tries, dependency_failed, made, no_items, no_provider, out_of_time
+from monai_node.agents.request import RunRequest
+from monai_node.agents.schedule import Schedule, carry_out, guessed_seconds
+from monai_node.agents.seats import Seats
+from monai_node.agents.task_request import build_task_request
+from monai_node.agents.telling import Telling
+from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
+from monai_node.registry.ids import new_attempt_id
+from monai_node.registry.tasks import task_scope
+from monai_node.registry.wire import Label, TaskRequest
+from monai_node.router.dispatch import Accepted, Dispatched, DispatchEvent, Done, Lost, Text
+from monai_node.router.rank import Candidate
+from monai_node.router.seating import Need, seconds_for
+
+_Tell = Callable[[Dispatched | Accepted | Text | Lost], Awaitable[None]]
+
+
+class Routes(Protocol):
+    """Who may be asked, best first; empty when nobody reachable may. Every method may raise a
+    MonaiError whose sentence says why nobody can be."""
+
+    async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
+        """By what the task says: its text is embedded, and the skills that peers announce ranked."""
+        ...
+
+    def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
+        """`alias` or `alias@peer`; NotFound with the code `model_not_found` when nobody serves it."""
+        ...
+
+    def for_passthrough(self, label: Label, *, needs_tools: bool) -> Sequence[Candidate]:
+        """Who can take a whole conversation."""
+        ...
+
+    def for_skill(self, skill: str, label: Label) -> Sequence[Candidate]:
+        """For a task whose skill is fixed; NotFound when nobody announces it."""
+        ...
+
+
+class Sender(Protocol):
+    """`router.dispatch.Dispatcher`, as far as a run knows it."""
+
+    def send(
+        self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+    ) -> AsyncGenerator[DispatchEvent]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What tasks are done with. `clock` is monotonic, and the dispatcher's too; `now` the wall clock."""
+
+    routes: Routes
+    dispatcher: Sender
+    clock: Callable[[], float]
+    now: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How one task is sent: `key` names it, or one item of it, among those that wait for a peer."""
+
+    task: Task
+    key: str
+    until: float
+    item: str | None = None
+    item_count: int = 1
+
+
+class Execution:
+    """The tasks of one run while they are done: their results are here and nowhere else."""
+
+    def __init__(
+        self, request: RunRequest, plan: Plan, label: Label, deadline: float, means: Means, telling: Telling
+    ) -> None:
+        self._request = request
+        self._plan = plan
+        self._label: Label = label
+        self._deadline = deadline
+        self._means = means
+        self._telling = telling
+        self._schedule = Schedule(plan.graph)
+        self._seats = Seats(means.clock, self._need)
+        self._results: dict[str, str] = {}
+
+    async def carry_out(self) -> None:
+        """Return when every task is done or has failed; DeadlineExceeded when time is over before."""
+        async with task_scope() as scope:
+            scope.start(self._foresee(), name=f"foresee {self._request.run}")
+            await carry_out(self._schedule, self._do, self._means.clock, self._follow)
+
+    # --- when and where ---------------------------------------------------------------------------------
+    async def _foresee(self) -> None:
+        """Learn how long the tasks that must still wait are going to take, one after the other."""
+        await asyncio.sleep(0)  # those that start now ask first
+        for name in self._schedule.waiting:
+            task = self._plan.graph.task(name)
+            with suppress(MonaiError):  # said when it is its turn, if it is still true then
+                self._expect(task, await self._candidates(task))
+
+    def _expect(self, task: Task, candidates: Sequence[Candidate], count: int = 1) -> None:
+        if candidates:
+            self._schedule.expect(task.id, seconds_for(candidates, guessed_seconds(task), count))
+
+    def _need(self, key: str) -> Need:
+        return self._schedule.need(key.partition("#")[0], self._means.clock())
+
+    def _follow(self, started: tuple[str, ...]) -> None:
+        self._seats.announce(started)
+        self._seats.settle()
+
+    @asynccontextmanager
+    async def _within(self, until: float) -> AsyncGenerator[None]:
+        """Within the deadline of a task; its own, when that is earlier than the run's, is told as such."""
+        is_own = until < self._deadline
+        seconds = until - self._means.clock()
+        limit = asyncio.timeout(seconds if is_own else None)
+        try:
+            async with limit:
+                yield
+        except (DeadlineExceeded, TimeoutError) as error:
+            if is_own and (limit.expired() or isinstance(error, DeadlineExceeded)):
+                raise out_of_time(seconds) from None
+            raise
+
+    def _raise_end_of_run(self, error: MonaiError, until: float) -> None:
+        if isinstance(error, DeadlineExceeded) and until >= self._deadline:
+            raise error
+
+    # --- one task -------------------------------------------------------------------------------------
+    async def _do(self, name: str) -> None:
+        task, tries = self._plan.graph.task(name), Tries()
+        until = self._schedule.deadline(name, self._means.clock(), self._deadline)
+        try:
+            await (
+                self._make(task, tries, until) if task.each is None else self._make_each(task, tries, until)
+            )
+        except MonaiError as error:
+            self._raise_end_of_run(error, until)
+            await self._telling.failed(task, tries, error)
+            for lost in self._schedule.fail(name):
+                await self._telling.failed(self._plan.graph.task(lost), Tries(), dependency_failed(task))
+        else:
+            self._schedule.complete(name)
+        finally:
+            self._seats.leave(name)
+
+    async def _make(self, task: Task, tries: Tries, until: float) -> None:
+        async with self._within(until):
+            candidates = await self._able(task)
+            self._expect(task, candidates)
+            tell = partial(self._telling.progressed, task, tries)
+            done = await self._send(_Way(task, task.id, until), candidates, tell)
+        self._results[task.id] = done.text
+        await self._telling.completed(made(task, done), done.completed.tool_calls)
+
+    async def _able(self, task: Task) -> Sequence[Candidate]:
+        candidates = await self._candidates(task)
+        if not candidates:
+            raise no_provider(self._label)
+        return candidates
+
+    async def _candidates(self, task: Task) -> Sequence[Candidate]:
+        routes, request = self._means.routes, self._request
+        if task.skill is not None:
+            return routes.for_skill(task.skill, self._label)
+        if request.model != MESH_MODEL:
+            return routes.for_model(request.model, self._label)
+        if self._plan.is_passthrough:
+            needs_tools = bool(request.parameters.tools) or self._plan.reason == "tools"
+            return routes.for_passthrough(self._label, needs_tools=needs_tools)
+        return await routes.for_text(task.text, self._label)
+
+    async def _send(self, way: _Way, candidates: Sequence[Candidate], tell: _Tell) -> Done:
+        """Have it done as soon as a peer is free for it. Its seat is the caller's to leave."""
+        order = await self._seats.take(way.key, candidates, guessed_seconds(way.task))
+        request = build_task_request(
+            self._request,
+            self._plan,
+            way.task,
+            self._results,
+            skill=order[0].skill,
+            attempt=new_attempt_id(),
+            label=self._label,
+            now=self._means.now(),
+            remaining_seconds=way.until - self._means.clock(),
+            item=way.item,
+            item_count=way.item_count,
+        )
+        async with aclosing(self._means.dispatcher.send(request, order, way.until)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    return event
+                if isinstance(event, Dispatched):
+                    self._seats.moved(way.key, event.candidate)
+                await tell(event)
+        raise Internal("the dispatch of a task ended without a result")
+
+    # --- one task for each item of a list -----------------------------------------------------------------
+    async def _make_each(self, task: Task, source: str, tries: Tries, until: float) -> None:
+        fan_out = FanOut(task, split_items(self._results[source]))
+        if not fan_out.items:
+            raise no_items(self._plan.graph.task(source))
+        async with self._within(until):
+            candidates = await self._able(task)
+        count = len(fan_out.items)
+        self._expect(task, candidates, count)
+        began = self._means.clock()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for at, item in enumerate(fan_out.items):
+                    way = _Way(task, f"{task.id}#{at}", until, item, count)
+                    group.create_task(self._make_item(fan_out, at, way, candidates, tries), name=way.key)
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        if fan_out.error is not None:
+            raise fan_out.error
+        self._results[task.id] = fan_out.result
+        await self._telling.completed(fan_out.provenance(self._means.clock() - began), fan_out.tool_calls)
+
+    async def _make_item(
+        self, fan_out: FanOut, at: int, way: _Way, candidates: Sequence[Candidate], tries: Tries
+    ) -> None:
+        async def tell(event: Dispatched | Accepted | Text | Lost) -> None:
+            if fan_out.is_told(event):
+                await self._telling.progressed(way.task, tries, event)
+
+        try:
+            async with self._within(way.until):
+                fan_out.done(at, await self._send(way, candidates, tell))
+        except MonaiError as error:
+            self._raise_end_of_run(error, way.until)
+            fan_out.failed(at, error)
+        finally:
+            self._seats.leave(way.key)
+            self._seats.settle()
+        if text := fan_out.take():
+            await self._telling.grew(way.task, text)
