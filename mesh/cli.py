@@ -70,6 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
     front = argparse.ArgumentParser(add_help=False)
     front.add_argument("--host", default="127.0.0.1", help="where the gateway listens (loopback only)")
     front.add_argument("--port", type=int, help="the gateway's port (default: 8642, or a free one)")
+    front.add_argument(
+        "--no-recipes", action="store_true", help="neither keep nor use the plans that you accepted"
+    )
+    front.add_argument(
+        "--planner",
+        choices=("auto", "rules", "small", "lora", "model"),
+        default="auto",
+        help="who divides requests into tasks (default: whoever was measured to do it best)",
+    )
 
     up = commands.add_parser(
         "up", parents=[node, front], help="a gateway and a provider with the bundled model and agents"
@@ -94,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--api-key-env", metavar="VAR", help="with --url: variable that holds the key")
     serve.add_argument("--n-ctx", type=int, dest="n_ctx", help="context length in tokens")
     serve.add_argument("--n-threads", type=int, dest="n_threads", help="threads of the model")
+    serve.add_argument(
+        "--may-plan", action="store_true", help="offer the model for planning the requests of others"
+    )
     serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
     commands.add_parser("gateway", parents=[node, front], help="a gateway alone")
@@ -103,11 +115,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--url", default=os.environ.get("MONAI_URL"), help="the gateway (default: this user's running one)"
     )
     client.add_argument("--json", action="store_true", help="print JSON")
-    words = argparse.ArgumentParser(add_help=False, parents=[client])
+    private = argparse.ArgumentParser(add_help=False, parents=[client])
+    private.add_argument("--privacy", choices=("local", "trusted", "open"), help="who may see it")
+    words = argparse.ArgumentParser(add_help=False, parents=[private])
     words.add_argument("text", help="the request; - reads standard input")
-    words.add_argument("--privacy", choices=("local", "trusted", "open"), help="who may see it")
 
-    ask = commands.add_parser("ask", parents=[words], help="ask the mesh")
+    ask = commands.add_parser("ask", parents=[private], help="ask the mesh")
+    ask.add_argument("text", nargs="?", help="the request; - reads standard input")
+    ask.add_argument(
+        "--plan", type=Path, metavar="FILE", help="carry out this plan, as `plan --json` wrote it"
+    )
     ask.add_argument("--model", default="mesh", help="mesh, or one model: alias or alias@peer")
     ask.add_argument("--system", help="a system prompt")
     ask.add_argument("--no-plan", action="store_true", help="do not split the request into tasks")
@@ -119,6 +136,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("plan", parents=[words], help="show the task graph of a request")
     commands.add_parser("route", parents=[words], help="show who would do a task, and why")
+    recipes = commands.add_parser("recipes", parents=[state], help="the plans that you accepted")
+    recipes.add_argument("--json", action="store_true", help="print JSON")
+    recipes.add_argument("action", nargs="?", choices=("list", "forget", "clear"), default="list")
+    recipes.add_argument("id", nargs="?", metavar="ID", help="of the one to forget")
     commands.add_parser("peers", parents=[client], help="show the nodes of the mesh")
 
     reset = commands.add_parser("reset", parents=[state], help="remove keys, mesh secret, logs")
@@ -141,6 +162,7 @@ def main(argv: Sequence[str] | None = None, *, wrap_transport: WrapTransport | N
     if options.command is None:
         parser.print_help()
         return 2
+    _check(parser, options)
     try:
         status = _run(options, wrap_transport)
         sys.stdout.flush()  # here, so that a reader that has gone is noticed here
@@ -151,6 +173,16 @@ def main(argv: Sequence[str] | None = None, *, wrap_transport: WrapTransport | N
         # The reader of our output has gone (`monai-node peers | head`): nothing to say, nobody to hear.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What argparse cannot express; exits with 2 as it does."""
+    if options.command == "ask" and options.text is None and options.plan is None:
+        parser.error("nothing is asked: give the request, or a plan with --plan FILE")
+    if options.command == "ask" and options.plan is not None and options.no_plan:
+        parser.error("--plan and --no-plan contradict each other")
+    if options.command == "recipes" and (options.action == "forget") != (options.id is not None):
+        parser.error("recipes forget takes the ID of one recipe; list and clear take none")
 
 
 def _run(options: argparse.Namespace, wrap_transport: WrapTransport | None) -> int:
@@ -165,7 +197,7 @@ def _run(options: argparse.Namespace, wrap_transport: WrapTransport | None) -> i
 
         return run_client(options)
     except MonaiError as error:
-        from monai_node.mesh.cli_client import one_line
+        from monai_node.mesh.cli_text import one_line
 
         # It may quote a peer.
         print(f"monai-node: {one_line(error.message)}", file=sys.stderr)

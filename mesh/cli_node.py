@@ -103,10 +103,19 @@ def node_config(options: argparse.Namespace) -> NodeConfig:
         name=_node_name(options, sources),
         state_dir=options.state_dir,
         sources=sources,
-        gateway=GatewayOptions(host=options.host, port=options.port) if is_gateway else None,
+        gateway=_gateway_options(options) if is_gateway else None,
         listen=tuple(listen_multiaddr(text) for text in listen) if listen else None,
         join=join,
         mesh=Mesh(None) if options.open else None,
+    )
+
+
+def _gateway_options(options: argparse.Namespace) -> GatewayOptions:
+    return GatewayOptions(
+        host=options.host,
+        port=options.port,
+        has_recipes=not options.no_recipes,
+        planner=options.planner,
     )
 
 
@@ -119,13 +128,14 @@ def _sources(options: argparse.Namespace) -> list[Source]:
             sources.append(AgentSource(path))
             continue
         name: str = options.name or path.stem
-        sources.append(ModelSource(path, alias_of(name), words, options.n_ctx, options.n_threads))
+        model = ModelSource(path, alias_of(name), words, options.n_ctx, options.n_threads, options.may_plan)
+        sources.append(model)
     if options.url:
         if not options.model:
             raise SetupError("--url needs --model, the model's name on that server")
         key = _api_key(options.api_key_env)
         alias = alias_of(options.name or options.model.rpartition("/")[2])
-        sources.append(UrlSource(options.url, options.model, alias, key, words))
+        sources.append(UrlSource(options.url, options.model, alias, key, words, options.may_plan))
     if not sources:
         raise SetupError("nothing to serve: name a model.gguf or an agent.py, or a server with --url")
     models = [source for source in sources if not isinstance(source, AgentSource)]

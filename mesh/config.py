@@ -16,6 +16,8 @@ from monai_node.registry.secret import JoinLine, Mesh
 LOOPBACK = "127.0.0.1"
 GATEWAY_PORT = 8642
 _SLUG_CHARS_MAX = 64
+# Who divides requests at a gateway; "auto": whoever was measured to do it best.
+PlannerChoice = Literal["auto", "rules", "small", "lora", "model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class ModelSource:
     words: tuple[SkillWords, ...] = ()
     n_ctx: int | None = None
     n_threads: int | None = None
+    may_plan: bool = False  # its owner offers it for planning other people's requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class UrlSource:
     alias: str
     api_key: str | None = None
     words: tuple[SkillWords, ...] = ()
+    may_plan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ Source = ModelSource | UrlSource | AgentSource
 class GatewayOptions:
     host: str = LOOPBACK
     port: int | None = None  # None: GATEWAY_PORT, or any free one when that is taken
+    has_recipes: bool = True  # plans that its user accepted are kept, and tried first
+    planner: PlannerChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from monai_node.agents.graph import TaskGraph
+from monai_node.agents.planner import Planner
+from monai_node.agents.recipes import accepted, recipe_source
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions
-from monai_node.mesh.gateway.backend import ModelEntry, PeerView, RouteCandidate
+from monai_node.mesh.foresight import candidates_of
+from monai_node.mesh.gateway.backend import ModelEntry, PeerView, Planned, RouteCandidate
 from monai_node.mesh.node import Node, Say
+from monai_node.mesh.recipes import RecipeFile
 from monai_node.mesh.state import write_json
 from monai_node.registry.advert import Advert, Beacon, ModelInfo, Skill
 from monai_node.registry.errors import MonaiError, NotFound, SetupError, TaskFailed
@@ -44,17 +47,21 @@ _log = logging.getLogger(__name__)
 
 # That a request waits for skills that were announced just now.
 _INDEX_SECONDS = 1.5
+# That the end of a run waits for its plan to be on disk.
+_KEEPING_SECONDS = 2.0
 _NOBODY = "no peer is reachable that offers a skill"
 
 
 class Front:
     """Implements the gateway's `Backend` and the run's `Routes` on one node."""
 
-    def __init__(self, node: Node, embedder: Embedder) -> None:
+    def __init__(self, node: Node, embedder: Embedder, recipes: RecipeFile | None = None) -> None:
         from monai_node.agents.run import Runner
 
         self._node = node
-        self._index = SkillIndex(CachedEmbedder(embedder))
+        self._recipes = recipes
+        self._embedder = CachedEmbedder(embedder)
+        self._index = SkillIndex(self._embedder)
         self._health = Health()
         dispatcher = Dispatcher(
             node.transport,
@@ -65,7 +72,9 @@ class Front:
         )
         # Whoever opened a mesh to strangers meant to use it; a private one stays among its members.
         label: Label = "open" if node.mesh.is_open else "trusted"
-        self._runner: Runner = Runner(self, dispatcher, time.monotonic, label, _now)
+        self._default_label: Label = label
+        planner = Planner([recipe_source(recipes)] if recipes else [])
+        self._runner: Runner = Runner(self, dispatcher, time.monotonic, label, _now, planner)
         self._changed = asyncio.Event()
         self._changed.set()
         self._reachable = asyncio.Event()
@@ -92,23 +101,23 @@ class Front:
     def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
         return self._runner.run(request)
 
-    async def plan(self, request: RunRequest) -> TaskGraph:
-        return (await self._runner.plan(request)).graph
+    async def plan(self, request: RunRequest) -> Planned:
+        plan = await self._runner.plan(request)
+        label = request.options.privacy or self._default_label
+        found = await candidates_of(plan, request, label, self, self._embedder)
+        return Planned(plan, {name: _shown(candidates) for name, candidates in found.items()})
+
+    async def accept(self, request: RunRequest) -> None:
+        if self._recipes is None:
+            return
+        try:
+            async with asyncio.timeout(_KEEPING_SECONDS):
+                await asyncio.to_thread(_keep, self._recipes, request)
+        except (MonaiError, TimeoutError) as error:
+            _log.warning("an accepted plan could not be kept: %s", str(error) or "the disk is too slow")
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
-        candidates = await self.for_text(text, label)
-        return [
-            RouteCandidate(
-                peer=candidate.peer,
-                peer_name=candidate.peer_name,
-                skill=candidate.skill,
-                model=candidate.model,
-                score=round(candidate.score, 4),
-                reasons=list(candidate.reasons),
-                is_chosen=position == 0,
-            )
-            for position, candidate in enumerate(candidates)
-        ]
+        return _shown(await self.for_text(text, label))
 
     def models(self) -> Sequence[ModelEntry]:
         return [
@@ -235,6 +244,27 @@ class Front:
         )
 
 
+def _shown(candidates: Sequence[Candidate]) -> list[RouteCandidate]:
+    return [
+        RouteCandidate(
+            peer=candidate.peer,
+            peer_name=candidate.peer_name,
+            skill=candidate.skill,
+            model=candidate.model,
+            score=round(candidate.score, 4),
+            reasons=list(candidate.reasons),
+            is_chosen=position == 0,
+        )
+        for position, candidate in enumerate(candidates)
+    ]
+
+
+def _keep(recipes: RecipeFile, request: RunRequest) -> None:
+    found = accepted(request)
+    if found is not None:
+        recipes.keep(*found)
+
+
 def _view(record: PeerRecord, now: float) -> PeerView:
     advert = record.advert
     running, queued = _load(record.beacon)
@@ -289,7 +319,8 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             ) from None
         from monai_node.mesh.gateway.app import create_app
 
-        front = Front(node, embedder)
+        recipes = RecipeFile(node.state.recipes_file) if options.has_recipes else None
+        front = Front(node, embedder, recipes)
         async with task_scope() as scope, _listen(create_app(front), options) as address:
             scope.start(front.keep_indexed(), name="skill index")
             with _announced_here(node, address.url):

@@ -4,6 +4,7 @@
       schema.json            {"version": 1}
       mesh.json, mesh.lock   the mesh secret, shared by this user's nodes
       gateway.json           where this user's gateway listens, while it runs
+      recipes.json, .lock    plans that this user accepted; they hold the user's words
       nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock
 
 A file is replaced by writing a sibling and renaming it, so that a reader or a kill -9 finds the old or
@@ -35,7 +36,7 @@ _JSON_BYTES_MAX = 4 << 20
 _SEQ_BLOCK = 1 << 32
 _SEQ_MAX = 1 << 62
 # What is ours in a state directory, and all that `reset` removes from it.
-_OURS = ("schema.json*", "mesh.json*", "mesh.lock", "gateway.json*", ".*.partial", "nodes")
+_OURS = ("schema.json*", "mesh.json*", "mesh.lock", "gateway.json*", "recipes.*", ".*.partial", "nodes")
 
 
 def state_path(path: Path | None) -> Path:
@@ -72,6 +73,14 @@ def sync_folder(folder: Path) -> None:
 def _open_lock(path: Path) -> BinaryIO:
     """A file to lock, for its owner only: whoever may open it may also hold the lock."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Generator[None]:
+    """Hold the lock file `path`, waiting for whoever has it. OSError as the system gives it."""
+    with _open_lock(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, value: object) -> None:
@@ -131,10 +140,14 @@ class StateDir:
     def gateway_file(self) -> Path:
         return self.path / "gateway.json"
 
+    @property
+    def recipes_file(self) -> Path:
+        return self.path / "recipes.json"
+
     def node(self, name: str) -> NodeDir:
         """The folder of the node called `name`, made when missing."""
         folder = self.path / "nodes" / name
-        with _explained(folder):
+        with explained(folder):
             folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
         return NodeDir(folder)
@@ -142,8 +155,7 @@ class StateDir:
     def mesh_secret(self, make: Callable[[], str]) -> str:
         """The mesh secret kept here; what `make` gives when there is none. Nodes that are started at
         once agree on it."""
-        with _explained(self.path), _open_lock(self.path / "mesh.lock") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with explained(self.path), exclusive(self.path / "mesh.lock"):
             kept: object = (read_json(self.mesh_file) or {}).get("secret")
             if isinstance(kept, str):
                 return kept
@@ -173,7 +185,7 @@ class NodeDir:
 
     def update(self, **values: object) -> None:
         """Merge values into node.json."""
-        with _explained(self.path):
+        with explained(self.path):
             write_json(self.path / "node.json", {**self.read(), **values})
 
     def take_seq_block(self) -> int:
@@ -187,7 +199,7 @@ class NodeDir:
     def lock(self) -> Generator[None]:
         """Hold this folder for one process; SetupError when another one has it."""
         with contextlib.ExitStack() as held:
-            with _explained(self.path):
+            with explained(self.path):
                 file = held.enter_context(_open_lock(self.path / "lock"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -203,7 +215,7 @@ def open_state_dir(path: Path | None) -> StateDir:
     """The state directory, made when missing; SetupError when it cannot be used, in one sentence."""
     folder = state_path(path)
     schema = folder / "schema.json"
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = read_json(schema)
         if found is None:
@@ -226,7 +238,7 @@ def reset_state_dir(path: Path | None) -> Path:
         return folder
     if not (folder / "schema.json").is_file():
         raise SetupError(f"{folder} is not a state directory of monai-node; nothing was removed")
-    with _explained(folder), contextlib.ExitStack() as held:
+    with explained(folder), contextlib.ExitStack() as held:
         for node in sorted((folder / "nodes").glob("*/")):
             held.enter_context(NodeDir(node).lock())
         for entry in [found for pattern in _OURS for found in folder.glob(pattern)]:
@@ -240,7 +252,7 @@ def reset_state_dir(path: Path | None) -> Path:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Generator[None]:
+def explained(path: Path) -> Generator[None]:
     """Turn what the system says of `path` into a sentence for the person who can mend it."""
     try:
         yield

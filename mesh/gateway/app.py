@@ -12,23 +12,20 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from starlette.responses import Response
 
 from monai_node.mesh.gateway.backend import Backend, ModelEntry
+from monai_node.mesh.gateway.bodies import ChatBody, PlanBody, RunBody, body_schema
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import install_error_handlers
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.limits import Guard
-from monai_node.mesh.gateway.openai import chat_call, plan_request
+from monai_node.mesh.gateway.openai import chat_call, plan_request, run_call
+from monai_node.mesh.gateway.plan_view import PlanView, plan_view
+from monai_node.mesh.gateway.runs import Accepting
 from monai_node.mesh.gateway.stream import RunGate, RunResponse
 from monai_node.registry.errors import DeadlineExceeded, NotFound
 from monai_node.registry.ids import new_run_id
 from monai_node.registry.wire import Label
 
 _ROUTE_TEXT_CHARS_MAX = 8192  # of a query string; a URL is no place for more
-_JSON_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"type": "object"}}},
-    }
-}
 
 
 def create_app(backend: Backend, config: GatewayConfig | None = None) -> FastAPI:
@@ -49,7 +46,7 @@ def _openai_routes(backend: Backend, gate: RunGate, config: GatewayConfig) -> AP
     router = APIRouter(prefix="/v1")
     started = int(time.time())
 
-    @router.post("/chat/completions", openapi_extra=_JSON_BODY)
+    @router.post("/chat/completions", openapi_extra=body_schema(ChatBody))
     async def create_chat_completion(request: Request) -> Response:
         traceparent = request.headers.get("traceparent")
         call = chat_call(await request.body(), new_run_id(), traceparent)
@@ -74,12 +71,20 @@ def _openai_routes(backend: Backend, gate: RunGate, config: GatewayConfig) -> AP
 def _mesh_routes(backend: Backend, gate: RunGate, config: GatewayConfig) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
-    @router.post("/plan", openapi_extra=_JSON_BODY)
+    @router.post("/plan", openapi_extra=body_schema(PlanBody), responses={200: {"model": PlanView}})
     async def plan(request: Request) -> Response:
         wanted = plan_request(await request.body(), new_run_id())
         with gate.admit():
             async with _within(wanted.options.deadline_seconds):
-                return JsonResponse(await backend.plan(wanted))
+                found = await backend.plan(wanted)
+                text = wanted.messages[-1].content
+                return JsonResponse(await asyncio.to_thread(plan_view, text, found.plan, found.candidates))
+
+    @router.post("/runs", openapi_extra=body_schema(RunBody))
+    async def run(request: Request) -> Response:
+        traceparent = request.headers.get("traceparent")
+        call = run_call(await request.body(), new_run_id(), traceparent)
+        return RunResponse(Accepting(backend), call, gate, config)
 
     @router.get("/route")
     async def route(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from monai_node.agents.graph import TaskGraph
+from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
 from monai_node.registry.events import RunEvent
 from monai_node.registry.wire import Label
@@ -60,9 +60,15 @@ class PeerView:
     last_heard_seconds: float | None = None
 
 
-class Backend(Protocol):
-    """Runs requests. Every method may raise a MonaiError, which becomes the HTTP answer."""
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and by the id of each task who could do it now, best first."""
 
+    plan: Plan
+    candidates: Mapping[str, Sequence[RouteCandidate]]
+
+
+class Runs(Protocol):
     def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
         """The run's events, ending with exactly one `answer.completed` or `error`.
 
@@ -72,8 +78,18 @@ class Backend(Protocol):
         """
         ...
 
-    async def plan(self, request: RunRequest) -> TaskGraph:
-        """The task graph that `run` would carry out for this request."""
+
+class Backend(Runs, Protocol):
+    """Runs requests. Every method may raise a MonaiError, which becomes the HTTP answer."""
+
+    async def plan(self, request: RunRequest) -> Planned:
+        """The plan that `run` would carry out for this request. Nobody being known who could do its
+        tasks, or nobody being able to tell, is no error."""
+        ...
+
+    async def accept(self, request: RunRequest) -> None:
+        """Told of a run that went well and whose plan its user had sent: what follows for requests like
+        this one is the backend's to decide. Raises nothing."""
         ...
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:

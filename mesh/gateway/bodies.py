@@ -6,11 +6,12 @@ Names and bounds are OpenAI's (its OpenAPI document), where the wire has no tigh
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from monai_node.agents.graph import TASKS_MAX, TaskGraph
 from monai_node.agents.request import MeshOptions
 from monai_node.registry.errors import InvalidRequest
 from monai_node.registry.wire import MESSAGES_MAX
@@ -85,8 +86,9 @@ class Addressed(_Tolerant):
     mesh: MeshOptions = MeshOptions()
 
 
-class ChatBody(Addressed):
-    messages: _Messages
+class Sampled(Addressed):
+    """How a text is to be written."""
+
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -95,9 +97,13 @@ class ChatBody(Addressed):
     stop: str | list[str] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
+    stream: bool = False
+
+
+class ChatBody(Sampled):
+    messages: _Messages
     n: _Count = 1
     logprobs: bool = False
-    stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: ResponseFormat | None = None
     tools: list[Tool] = Field(default_factory=list[Tool], max_length=128)
@@ -109,6 +115,44 @@ class ChatBody(Addressed):
 class PlanBody(Addressed):
     messages: _Messages | None = None
     text: str | None = Field(default=None, min_length=1)
+
+
+class RunBody(Sampled):
+    """`POST /v1/runs`. Our own, and so strict: what it does not know it refuses."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    graph: TaskGraph = Field(description="the plan to be carried out, as `POST /v1/plan` gave it or edited")
+    shown: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=TASKS_MAX,
+        description="the tasks whose results make the answer; default: those that no other needs",
+    )
+    text: str | None = Field(default=None, min_length=1, description="the request that the plan is for")
+    messages: _Messages | None = Field(default=None, description="instead of text: the conversation")
+
+
+def body_schema(kind: type[BaseModel]) -> dict[str, Any]:
+    """How an OpenAPI document describes a body that is read here and not by the framework."""
+    schema = kind.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    content = {"application/json": {"schema": _inlined(schema, definitions)}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """A reference would be looked up from the root of the document; none of our bodies is recursive."""
+    match schema:
+        case {"$ref": str(name), **rest}:
+            return {**_inlined(definitions[name.rpartition("/")[2]], definitions), **rest}
+        case dict():
+            known = cast("dict[str, Any]", schema)
+            return {key: _inlined(value, definitions) for key, value in known.items()}
+        case list():
+            return [_inlined(value, definitions) for value in cast("list[Any]", schema)]
+        case _:
+            return schema
 
 
 _B = TypeVar("_B", bound=BaseModel)
@@ -129,7 +173,8 @@ def _invalid(error: ValidationError) -> InvalidRequest:
     path, complaint = max(complaints, key=lambda pair: len(pair[0]))
     param = ".".join(path)[:_PARAM_CHARS_MAX]
     if complaint["type"] == "extra_forbidden":
-        known = f"; mesh takes {', '.join(MeshOptions.model_fields)}" if len(path) == 2 else ""
+        takes_options = len(path) == 2 and path[0] == "mesh"
+        known = f"; mesh takes {', '.join(MeshOptions.model_fields)}" if takes_options else ""
         return InvalidRequest(f"{param} is not an option{known}", param=param)
     if complaint["type"] == "missing":
         return InvalidRequest(f"{param} is missing", param=param)

@@ -60,7 +60,7 @@ def completion(head: Head, text: str, tasks: list[PlanTask], done: AnswerComplet
                 "finish_reason": done.finish_reason,
             }
         ],
-        "usage": _usage(done.usage),
+        "usage": usage_of(done.usage),
         "mesh": _mesh(head, tasks, done),
     }
 
@@ -110,19 +110,19 @@ class Chunks:
             case RunFailed():
                 # OpenAI's clients raise an error object before [DONE] as an exception with message
                 # and code. A stream that merely ends they take for a whole answer.
-                return _frame({**error_body(event), **self._told(event)}) + _DONE
+                return frame({**error_body(event), **self._told(event)}) + _DONE
             case PlanTask():
                 self._tasks.append(event)
             case _:
                 pass
-        return _frame(event, name=event.type) if self._has_events else b""
+        return frame(event, name=event.type) if self._has_events else b""
 
     def _ending(self, done: AnswerCompleted) -> bytes:
         parts = [self._chunk(delta) for delta in _tool_call_deltas(done)]
         mesh = {**_mesh(self._head, self._tasks, done), **self._told(done).get("mesh", {})}
         parts.append(self._chunk({}, finish_reason=done.finish_reason, mesh=mesh))
         if self._include_usage:
-            parts.append(_frame({**self._base(), "choices": [], "usage": _usage(done.usage)}))
+            parts.append(frame({**self._base(), "choices": [], "usage": usage_of(done.usage)}))
         return b"".join((*parts, _DONE))
 
     def _told(self, event: RunEvent) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Chunks:
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: object) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         usage = {"usage": None} if self._include_usage else {}
-        return _frame({**self._base(), "choices": [choice], **usage, **more})
+        return frame({**self._base(), "choices": [choice], **usage, **more})
 
     def _base(self) -> dict[str, Any]:
         return {
@@ -142,7 +142,8 @@ class Chunks:
         }
 
 
-def _frame(value: object, name: str | None = None) -> bytes:
+def frame(value: object, name: str | None = None) -> bytes:
+    """One server-sent event."""
     # JSON has no raw line breaks, so one `data:` line holds any value.
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + encode_json(value) + b"\n\n"
@@ -156,7 +157,8 @@ def _mesh(head: Head, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str,
     }
 
 
-def _usage(usage: Usage) -> dict[str, int]:
+def usage_of(usage: Usage) -> dict[str, int]:
+    """OpenAI's usage object."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

@@ -1,4 +1,4 @@
-"""OpenAI's chat completion request, read into a RunRequest. Pure.
+"""OpenAI's chat completion request, and our own bodies that look like it, read into a RunRequest. Pure.
 
 Tolerant where OpenAI adds fields (unknown ones are ignored, null means absent), strict where a
 misreading would change the answer: wrong types and bounds are a 400 that names the field, things
@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.bodies import ChatBody, Message, Part, PlanBody, ResponseFormat, Tool, validated
+from monai_node.mesh.gateway.bodies import (
+    ChatBody,
+    Message,
+    Part,
+    PlanBody,
+    ResponseFormat,
+    RunBody,
+    Sampled,
+    Tool,
+    validated,
+)
 from monai_node.mesh.gateway.json_io import check_plain, encode_json, parse_object
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
@@ -47,6 +57,14 @@ class ChatCall:
     include_usage: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RunCall:
+    """A plan to be carried out; `stream`: its events as they come, instead of one object at the end."""
+
+    request: RunRequest
+    stream: bool = False
+
+
 def chat_call(body: bytes, run: RunId, traceparent: str | None = None) -> ChatCall:
     """The call in the body of `POST /v1/chat/completions`; InvalidRequest or Unsupported."""
     raw = parse_object(body)
@@ -58,7 +76,7 @@ def chat_call(body: bytes, run: RunId, traceparent: str | None = None) -> ChatCa
         model=chat.model,
         parameters=_parameters(chat, raw),
         options=chat.mesh,
-        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent or "") else None,
+        traceparent=_traceparent(traceparent),
     )
     return ChatCall(request, chat.stream, bool(chat.stream_options.include_usage))
 
@@ -66,14 +84,43 @@ def chat_call(body: bytes, run: RunId, traceparent: str | None = None) -> ChatCa
 def plan_request(body: bytes, run: RunId) -> RunRequest:
     """The request in the body of `POST /v1/plan`: a conversation in `messages`, or one `text`."""
     plan = validated(PlanBody, parse_object(body))
-    if (plan.messages is None) == (plan.text is None):
+    messages = _conversation(plan)
+    if not messages:
         raise InvalidRequest("give either messages or text", param="messages")
-    messages = (
-        (ChatMessage(role="user", content=plan.text),)
-        if plan.text is not None
-        else _messages(plan.messages or [])
-    )
     return RunRequest(run=run, messages=messages, model=plan.model, options=plan.mesh)
+
+
+def run_call(body: bytes, run: RunId, traceparent: str | None = None) -> RunCall:
+    """The call in the body of `POST /v1/runs`: a plan, and the conversation it is for if that is known."""
+    wanted = validated(RunBody, parse_object(body))
+    if wanted.mesh.plan != "auto" or wanted.mesh.shown is not None:
+        raise InvalidRequest("here the plan is given as graph and shown, not in mesh", param="mesh")
+    try:
+        wanted.graph.check()
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, param="graph") from None
+    plan = {"plan": list(wanted.graph.tasks), "shown": wanted.shown}
+    request = RunRequest(
+        run=run,
+        messages=_conversation(wanted),
+        model=wanted.model,
+        parameters=validated(Parameters, _sampling(wanted)),
+        options=wanted.mesh.model_copy(update=plan),
+        traceparent=_traceparent(traceparent),
+    )
+    return RunCall(request, wanted.stream)
+
+
+def _conversation(body: PlanBody | RunBody) -> tuple[ChatMessage, ...]:
+    if body.messages is not None and body.text is not None:
+        raise InvalidRequest("give either messages or text", param="messages")
+    if body.text is not None:
+        return (ChatMessage(role="user", content=body.text),)
+    return _messages(body.messages or [])
+
+
+def _traceparent(given: str | None) -> str | None:
+    return given if _TRACEPARENT.fullmatch(given or "") else None
 
 
 def _refuse_unsupported(chat: ChatBody) -> None:
@@ -123,22 +170,28 @@ def _part(part: Part, param: str) -> str:
 
 # --- parameters -----------------------------------------------------------------------------------
 def _parameters(chat: ChatBody, raw: dict[str, Any]) -> Parameters:
-    limit = chat.max_completion_tokens or chat.max_tokens
-    top_p = chat.top_p
-    values: dict[str, Any] = {
-        # A limit, not a wish: one above what any engine allows is met by the engine's own.
-        "max_tokens": None if limit is None else min(limit, TOKENS_MAX),
-        "temperature": chat.temperature,
-        "top_p": None if top_p is None else max(top_p, _TOP_P_MIN),
-        "seed": chat.seed,
-        "stop": _stop(chat.stop),
-        "presence_penalty": chat.presence_penalty,
-        "frequency_penalty": chat.frequency_penalty,
+    values = {
+        **_sampling(chat),
         "json_schema": _json_schema(chat.response_format),
         "tools": _tools(chat, raw),
         "tool_choice": _tool_choice(chat),
     }
     return validated(Parameters, values)
+
+
+def _sampling(body: Sampled) -> dict[str, Any]:
+    limit = body.max_completion_tokens or body.max_tokens
+    top_p = body.top_p
+    return {
+        # A limit, not a wish: one above what any engine allows is met by the engine's own.
+        "max_tokens": None if limit is None else min(limit, TOKENS_MAX),
+        "temperature": body.temperature,
+        "top_p": None if top_p is None else max(top_p, _TOP_P_MIN),
+        "seed": body.seed,
+        "stop": _stop(body.stop),
+        "presence_penalty": body.presence_penalty,
+        "frequency_penalty": body.frequency_penalty,
+    }
 
 
 def _stop(stop: str | list[str] | None) -> list[str]:

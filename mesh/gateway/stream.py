@@ -7,12 +7,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from monai_node.mesh.gateway.backend import Backend
+from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.completion import (
     KEEP_ALIVE,
     Chunks,
@@ -23,7 +24,8 @@ from monai_node.mesh.gateway.completion import (
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import TooManyRuns, error_response
 from monai_node.mesh.gateway.json_io import JsonResponse
-from monai_node.mesh.gateway.openai import ChatCall
+from monai_node.mesh.gateway.openai import ChatCall, RunCall
+from monai_node.mesh.gateway.runs import EventFrames, run_object
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed, run_failed
 from monai_node.registry.tasks import task_scope
@@ -68,7 +70,7 @@ async def _closing(events: AsyncIterator[RunEvent]) -> AsyncGenerator[AsyncItera
 class Feed:
     """The events of one run, ended by exactly one `answer.completed` or `error`, come what may."""
 
-    def __init__(self, backend: Backend, call: ChatCall, limit_seconds: float) -> None:
+    def __init__(self, backend: Runs, call: ChatCall | RunCall, limit_seconds: float) -> None:
         self._backend = backend
         self._request = call.request
         self._limit_seconds = limit_seconds
@@ -117,9 +119,9 @@ class Feed:
 
 
 class RunResponse(Response):
-    """Answers a chat call, whole or as a stream; holds a place in the gate while it does."""
+    """Answers a call, whole or as a stream; holds a place in the gate while it does."""
 
-    def __init__(self, backend: Backend, call: ChatCall, gate: RunGate, config: GatewayConfig) -> None:
+    def __init__(self, backend: Runs, call: ChatCall | RunCall, gate: RunGate, config: GatewayConfig) -> None:
         super().__init__()
         self._backend = backend
         self._call = call
@@ -152,7 +154,7 @@ class RunResponse(Response):
                 case AnswerDelta(text=text):
                     pieces.append(text)
                 case AnswerCompleted() as done:
-                    content = completion(self._head, "".join(pieces), tasks, done)
+                    content = self._content("".join(pieces), tasks, done)
                     response = JsonResponse(content, headers=completion_headers(done))
                     elapsed_ms = (time.monotonic() - started) * 1000
                     response.headers["server-timing"] = f"run;dur={elapsed_ms:.1f}"
@@ -163,9 +165,7 @@ class RunResponse(Response):
                     pass
 
     async def _stream(self, feed: Feed, send: Send) -> None:
-        options = self._call.request.options
-        include_usage = self._call.include_usage
-        chunks = Chunks(self._head, include_usage=include_usage, has_events=options.events)
+        chunks = self._frames()
         frames, event = await self._first_sign(feed, chunks)
         if isinstance(event, RunFailed):
             return await self._answer(error_response(event), send)
@@ -183,7 +183,18 @@ class RunResponse(Response):
             event = await feed.next(until)
             frames = KEEP_ALIVE if event is None else chunks.frames(event)
 
-    async def _first_sign(self, feed: Feed, chunks: Chunks) -> tuple[bytes, RunEvent | None]:
+    def _content(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
+        if isinstance(self._call, RunCall):
+            return run_object(self._head.run, text, tasks, done)
+        return completion(self._head, text, tasks, done)
+
+    def _frames(self) -> Chunks | EventFrames:
+        if isinstance(self._call, RunCall):
+            return EventFrames()
+        has_events = self._call.request.options.events
+        return Chunks(self._head, include_usage=self._call.include_usage, has_events=has_events)
+
+    async def _first_sign(self, feed: Feed, chunks: Chunks | EventFrames) -> tuple[bytes, RunEvent | None]:
         """Waits until the stream must begin, or until the run failed and need not: the frames so
         far, and the event that decided; None when it was the time."""
         until = self._clock() + self._config.opening_seconds

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from monai_node.agents.graph import Task, TaskGraph
+from monai_node.agents.plan import plan as make_plan
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.backend import ModelEntry, PeerView, RouteCandidate
+from monai_node.mesh.gateway.backend import ModelEntry, PeerView, Planned, RouteCandidate
 from monai_node.registry.errors import MonaiError
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -75,6 +75,7 @@ class ScriptedBackend:
     entries: Sequence[ModelEntry] = ()
     reason: str = ""  # why it is not ready; empty when it is
     requests: list[RunRequest] = field(default_factory=list[RunRequest])
+    accepted: list[RunRequest] = field(default_factory=list[RunRequest])
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
@@ -86,9 +87,13 @@ class ScriptedBackend:
         finally:
             self.ended.set()
 
-    async def plan(self, request: RunRequest) -> TaskGraph:
+    async def plan(self, request: RunRequest) -> Planned:
         self.requests.append(request)
-        return TaskGraph(tasks=(Task(id="t1", text=request.messages[-1].content),))
+        plan = make_plan(request)
+        return Planned(plan, {task.id: await self.route(task.text, "trusted") for task in plan.graph.tasks})
+
+    async def accept(self, request: RunRequest) -> None:
+        self.accepted.append(request)
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
         reasons = [f"{label}: {text}"]

@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_node.mesh.cli import build_parser, main
-from monai_node.mesh.cli_client import one_line, printable
 from monai_node.mesh.cli_node import node_config
+from monai_node.mesh.cli_text import one_line, printable
 from monai_node.mesh.config import (
     AgentSource,
     GatewayOptions,
@@ -186,7 +186,11 @@ def config_of(*arguments: str) -> NodeConfig:
         ["ask"],
         ["ask", "a", "b"],
         ["ask", "a", "--privacy", "secret"],
+        ["ask", "--plan", "p.json", "--no-plan"],
         ["plan"],
+        ["recipes", "forget"],
+        ["recipes", "clear", "all"],
+        ["recipes", "burn"],
         ["peers", "extra"],
         ["reset", "extra"],
     ],
@@ -205,7 +209,9 @@ def test_no_command_shows_the_help_and_exits_with_2(shell: Shell) -> None:
     assert "COMMAND" in outcome.out
 
 
-@pytest.mark.parametrize("command", ["up", "serve", "gateway", "ask", "plan", "route", "peers", "reset"])
+@pytest.mark.parametrize(
+    "command", ["up", "serve", "gateway", "ask", "plan", "route", "recipes", "peers", "reset"]
+)
 def test_every_command_explains_itself(shell: Shell, command: str) -> None:
     outcome = shell(command, "--help")
     assert (outcome.status, outcome.err) == (0, "")
@@ -591,11 +597,41 @@ PEER = {
 }
 
 
-def test_a_plan_is_shown_task_by_task(shell: Shell, gateway: FakeGateway) -> None:
-    first: dict[str, Any] = {"id": "t1", "text": f"Add{EVIL}\n1 and 2", "depends_on": []}
-    gateway.answers({"tasks": [first, {"id": "t2", "text": "Say it", "depends_on": ["t1"]}]})
+def task_view(name: str, text: str, *needs: str, **more: Any) -> dict[str, Any]:
+    best = {"peer": PEER["id"], "peer_name": f"al{EVIL}ice", "skill": "chat", "score": 0.5, "reasons": []}
+    return {
+        "id": name,
+        "text": text,
+        "depends_on": list(needs),
+        "needs": [{"task": other, "why": f"it says “it”{EVIL}"} for other in needs],
+        "candidates": [best, {**best, "skill": "never shown"}],
+        **more,
+    }
+
+
+def test_a_plan_is_shown_as_a_tree_with_reasons_and_the_best_peer(shell: Shell, gateway: FakeGateway) -> None:
+    tasks = [
+        task_view("t1", f"Add{EVIL}\n1 and 2"),
+        task_view("t2", "Name a tree", candidates=[]),
+        task_view("t3", "Say it", "t1"),
+        task_view("t4", "Compare them", "t2", "t3", each="t2"),
+    ]
+    gateway.answers({"tasks": tasks, "why": "It asks for several things."})
     outcome = shell("plan", "x", "--privacy", "local", "--url", gateway.url)
-    assert outcome.out == "t1  Add[2J31mevil 1 and 2\nt2  Say it  (after t1)\n"
+    assert outcome.out.splitlines() == [
+        "t1  Add[2J31mevil 1 and 2",
+        "    → chat on al[2J31mevilice (abcdefgh), 0.50",
+        "└─ t3  Say it",
+        "       needs t1: it says “it”[2J31mevil",
+        "       → chat on al[2J31mevilice (abcdefgh), 0.50",
+        "   └─ t4  Compare them",
+        "          once for each item of t2",
+        "          needs t2: it says “it”[2J31mevil",
+        "          needs t3: it says “it”[2J31mevil",
+        "          → chat on al[2J31mevilice (abcdefgh), 0.50",
+        "t2  Name a tree",
+        "It asks for several things.",
+    ]
     assert gateway.asked[0][2]["mesh"] == {"privacy": "local"}
 
 

@@ -1,0 +1,64 @@
+"""Who could do the tasks of a plan, before anybody is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from monai_node.agents.execute import Routes
+from monai_node.agents.graph import Task
+from monai_node.agents.passthrough import MESH_MODEL
+from monai_node.agents.plan import Plan
+from monai_node.agents.request import RunRequest
+from monai_node.registry.errors import CallerError, MonaiError
+from monai_node.registry.wire import Label
+from monai_node.router.embed import Embedder
+from monai_node.router.index import TEXT_CHARS_MAX
+from monai_node.router.rank import Candidate
+
+_log = logging.getLogger(__name__)
+
+CANDIDATES_MAX = 3
+# A plan is worth showing without candidates; a person waits for it.
+_SECONDS = 3.0
+
+
+async def candidates_of(
+    plan: Plan, request: RunRequest, label: Label, routes: Routes, embedder: Embedder
+) -> dict[str, Sequence[Candidate]]:
+    """By the id of each task, the best who could do it; nobody when that cannot be told in time."""
+    found: dict[str, Sequence[Candidate]] = {}
+    limit = asyncio.timeout(_SECONDS)
+    try:
+        async with limit:
+            # All at once: the routes then find every vector in the embedder's cache.
+            texts = [task.text[:TEXT_CHARS_MAX] for task in plan.graph.tasks if task.skill is None]
+            if request.model == MESH_MODEL and not plan.is_passthrough:
+                await embedder.embed(texts)
+            for task in plan.graph.tasks:
+                found[task.id] = (await _for_task(task, plan, request, label, routes))[:CANDIDATES_MAX]
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        _log.warning("who could do the tasks of a plan was not known within %g s", _SECONDS)
+    except MonaiError as error:
+        _log.warning("a plan is shown without all of its candidates: %s", error)
+    return found
+
+
+async def _for_task(
+    task: Task, plan: Plan, request: RunRequest, label: Label, routes: Routes
+) -> Sequence[Candidate]:
+    """Whom a run would choose among; nobody where it would fail."""
+    try:
+        if task.skill is not None:
+            return routes.for_skill(task.skill, label)
+        if request.model != MESH_MODEL:
+            return routes.for_model(request.model, label)
+        if plan.is_passthrough:
+            needs_tools = bool(request.parameters.tools) or plan.reason == "tools"
+            return routes.for_passthrough(label, needs_tools=needs_tools)
+        return await routes.for_text(task.text, label)
+    except CallerError:
+        return ()

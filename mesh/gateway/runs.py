@@ -1,0 +1,72 @@
+"""What `POST /v1/runs` answers: a run as one object, or its events as they come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from monai_node.agents.request import RunRequest
+from monai_node.mesh.gateway.backend import Backend
+from monai_node.mesh.gateway.completion import frame, usage_of
+from monai_node.registry.events import AnswerCompleted, PlanTask, RunCreated, RunEvent
+
+
+def run_object(run: str, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
+    """A run that is over: its answer, what became of every task, and who made each part."""
+    status = {part.task: part.status for part in done.parts}
+    return {
+        "object": "run",
+        "run": run,
+        "answer": text,
+        "finish_reason": done.finish_reason,
+        "tasks": [
+            {
+                "task": task.task,
+                "text": task.text,
+                "depends_on": task.depends_on,
+                "status": status.get(task.task, "failed"),
+            }
+            for task in tasks
+        ],
+        "parts": done.parts,
+        "usage": usage_of(done.usage),
+    }
+
+
+class EventFrames:
+    """The events of one run as server-sent events, each named by its type. The last one is
+    `answer.completed` or `error`; a stream that ends with another was cut."""
+
+    def opening(self) -> bytes:
+        return b""
+
+    def is_first_sign(self, event: RunEvent) -> bool:
+        """Whether this event decides if the answer is a stream or an error status."""
+        return not isinstance(event, RunCreated)
+
+    def frames(self, event: RunEvent) -> bytes:
+        return frame(event, name=event.type)
+
+
+class Accepting:
+    """A backend that is told of every run that went well: its plan was its user's, and proved itself."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
+        """As the backend's. The plan is accepted before the last event is out, so that whoever saw
+        that one finds the next request planned by it."""
+        events = self._backend.run(request)
+        try:
+            async for event in events:
+                if isinstance(event, AnswerCompleted) and _went_well(event):
+                    await self._backend.accept(request)
+                yield event
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
+
+
+def _went_well(done: AnswerCompleted) -> bool:
+    return all(part.status == "completed" for part in done.parts)
