@@ -149,9 +149,10 @@ class Execution:
         task, tries = self._plan.graph.task(name), Tries()
         until = self._schedule.deadline(name, self._means.clock(), self._deadline)
         try:
-            await (
-                self._make(task, tries, until) if task.each is None else self._make_each(task, tries, until)
-            )
+            if task.each is None:
+                await self._make(task, tries, until)
+            else:
+                await self._make_each(task, task.each, tries, until)
         except MonaiError as error:
             self._raise_end_of_run(error, until)
             await self._telling.failed(task, tries, error)

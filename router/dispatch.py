@@ -179,7 +179,8 @@ class Dispatcher:
                             pass
                         case TaskCompleted():
                             now = self._clock()
-                            self._health.succeeded(candidate.peer, candidate.skill, now - started)
+                            chars = len(task.text) if candidate.model else None
+                            self._health.succeeded(candidate.peer, candidate.skill, now - started, chars)
                             self._blame_refusers(task, now)
                             seconds, attempts = now - task.started, task.fallback.attempts
                             yield Done(attempt, candidate, frame, task.text, seconds, attempts)

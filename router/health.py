@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from monai_node.registry.errors import Abstained, MonaiError, PeerError, PeerLost, PeerUnreachable
@@ -24,6 +24,10 @@ EJECTION_SECONDS = 30.0
 EJECTION_SECONDS_MAX = 300.0
 # Weight of the newest duration: about the last five tasks count.
 _EWMA_WEIGHT = 0.3
+# Weight of the newest result's length in what a skill's results have at all peers: it tells a slow peer
+# from one that was given long tasks. About the last forty count, by at most this factor.
+_LENGTH_WEIGHT = 0.05
+_LENGTH_FACTOR_MAX = 4.0
 # Peers times skills; the ones unused for longest are forgotten.
 STANDINGS_MAX = 8192
 
@@ -32,12 +36,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One peer's record at one skill. `seconds` is None until something was measured."""
+    """One peer's record at one skill. `seconds` is None until something was measured, `chars` as long as
+    no text was."""
 
     failures: int = 0  # in a row
     ejections: int = 0  # since the last success
     ejected_until: float = 0.0
     seconds: float | None = None
+    chars: float | None = None  # that its results had
 
 
 _UNKNOWN = Standing()
@@ -57,6 +63,7 @@ class Health:
     def __init__(self) -> None:
         self._standings: OrderedDict[tuple[PeerId, str], Standing] = OrderedDict()
         self._failing: OrderedDict[PeerId, _Failing] = OrderedDict()
+        self._lengths: OrderedDict[str, float] = OrderedDict()  # skill → characters of a result, anywhere
 
     def __len__(self) -> int:
         return len(self._standings)
@@ -64,19 +71,33 @@ class Health:
     def standing(self, peer: PeerId, skill: str) -> Standing:
         return self._standings.get((peer, skill), _UNKNOWN)
 
-    def succeeded(self, peer: PeerId, skill: str, seconds: float) -> None:
-        """Clears failures and ejection."""
+    def expected_seconds(self, peer: PeerId, skill: str) -> float | None:
+        """What a task of usual length would take there; None until something was measured. A model's
+        time goes with the length of what it writes, and a few long tasks do not make a peer slow."""
+        standing, usual = self.standing(peer, skill), self._lengths.get(skill)
+        if standing.seconds is None or standing.chars is None or usual is None:
+            return standing.seconds
+        factor = usual / max(1.0, standing.chars)
+        return standing.seconds * min(max(factor, 1 / _LENGTH_FACTOR_MAX), _LENGTH_FACTOR_MAX)
+
+    def succeeded(self, peer: PeerId, skill: str, seconds: float, chars: int | None = None) -> None:
+        """Clears failures and ejection. `chars` is the length of the result, where the time goes with it."""
         self._failing.pop(peer, None)
-        self._keep(peer, skill, Standing(seconds=self._averaged(peer, skill, seconds)))
+        before = self.standing(peer, skill)
+        length = before.chars if chars is None else _moved(before.chars, chars, _EWMA_WEIGHT)
+        self._keep(peer, skill, Standing(seconds=self._averaged(peer, skill, seconds), chars=length))
+        if chars is not None:
+            self._lengths[skill] = _moved(self._lengths.get(skill), chars, _LENGTH_WEIGHT)
+            self._lengths.move_to_end(skill)
+            while len(self._lengths) > STANDINGS_MAX:
+                self._lengths.popitem(last=False)
 
     def took(self, peer: PeerId, skill: str, seconds: float) -> None:
         """The caller's time was over after `seconds` of work: no failure, but it was at least so slow."""
         before = self.standing(peer, skill)
         if before.seconds is None or seconds > before.seconds:
             average = self._averaged(peer, skill, seconds)
-            self._keep(
-                peer, skill, Standing(before.failures, before.ejections, before.ejected_until, average)
-            )
+            self._keep(peer, skill, replace(before, seconds=average))
 
     def failed(self, peer: PeerId, skill: str, error: MonaiError, now: float) -> None:
         """Count an attempt that failed. Abstaining is an answer, and errors of the caller or of this
@@ -88,7 +109,8 @@ class Health:
         if failures >= FAILURES_BEFORE_EJECTION or isinstance(error, PeerLost | PeerUnreachable):
             ejections += 1
             until = now + min(EJECTION_SECONDS * ejections, EJECTION_SECONDS_MAX)
-        self._keep(peer, skill, Standing(failures, ejections, until, before.seconds))
+        standing = replace(before, failures=failures, ejections=ejections, ejected_until=until)
+        self._keep(peer, skill, standing)
         self._failed_at(peer, skill, now)
 
     def cooling_seconds(self, peer: PeerId, skill: str, now: float) -> float:
@@ -116,11 +138,14 @@ class Health:
             self._failing.popitem(last=False)
 
     def _averaged(self, peer: PeerId, skill: str, seconds: float) -> float:
-        before = self.standing(peer, skill).seconds
-        return seconds if before is None else before + _EWMA_WEIGHT * (seconds - before)
+        return _moved(self.standing(peer, skill).seconds, seconds, _EWMA_WEIGHT)
 
     def _keep(self, peer: PeerId, skill: str, standing: Standing) -> None:
         self._standings[peer, skill] = standing
         self._standings.move_to_end((peer, skill))
         while len(self._standings) > STANDINGS_MAX:
             self._standings.popitem(last=False)
+
+
+def _moved(average: float | None, newest: float, weight: float) -> float:
+    return newest if average is None else average + weight * (newest - average)

@@ -55,7 +55,7 @@ class Candidate:
     reasons: tuple[str, ...]
     is_idempotent: bool = True  # may be started again elsewhere when nobody knows how far it came
     tier: int = 0
-    seconds: float | None = None  # what a task of this skill took there lately; None: never measured
+    seconds: float | None = None  # what a task of this skill is expected to take there; None: never measured
     load: int = 0  # tasks that its last beacon said it has
     slots: int = 0  # tasks it does at once; 0: it does not say
 
@@ -212,7 +212,7 @@ def _candidate(ranked: _Ranked, tier: int, health: Health, now: float) -> Candid
         reasons=(*ranked.reasons, *reasons.circumstances(offer, health, now)),
         is_idempotent=offer.skill.is_idempotent,
         tier=tier,
-        seconds=health.standing(*_key_of(offer)).seconds,
+        seconds=health.expected_seconds(*_key_of(offer)),
         load=offer.load,
         slots=offer.skill.slots,
     )

@@ -111,3 +111,27 @@ def test_what_is_remembered_is_bounded() -> None:
         health.succeeded(PeerId(f"p{number}"), "chat", 1.0)
     assert len(health) == STANDINGS_MAX
     assert health.standing(PeerId("p0"), "chat").seconds is None
+
+
+def test_a_peer_that_was_given_long_tasks_does_not_count_as_slow() -> None:
+    health = Health()
+    health.succeeded(A, "chat", 10.0, chars=1000)
+    health.succeeded(B, "chat", 8.0, chars=400)
+    a, b = health.expected_seconds(A, "chat"), health.expected_seconds(B, "chat")
+    assert a is not None
+    assert b is not None
+    assert b == pytest.approx(2 * a)
+
+
+def test_where_time_does_not_go_with_length_what_it_took_is_expected() -> None:
+    health = Health()
+    assert health.expected_seconds(A, "sums") is None
+    health.succeeded(A, "sums", 3.0)
+    assert health.expected_seconds(A, "sums") == 3.0
+
+
+def test_the_length_of_a_few_results_moves_what_is_expected_within_bounds() -> None:
+    health = Health()
+    health.succeeded(B, "chat", 1.0, chars=100_000)
+    health.succeeded(A, "chat", 1.0, chars=1)
+    assert health.expected_seconds(A, "chat") == 4.0
