@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typed_mesh import SKILLS, scored
+
+from monai_node.agents.graph import TASKS_MAX
+from monai_node.agents.skill_phrases import word
+from monai_node.agents.skill_steps import TypedSkill
+from monai_node.agents.typed_steps import TypedStep, is_typed, typed_steps
+
+
+def steps_of(text: str) -> tuple[TypedStep, ...]:
+    wording = word(text)
+    found = typed_steps(wording, scored(wording), SKILLS)
+    assert found is not None
+    return found
+
+
+def test_steps_stand_in_the_order_of_the_text_with_their_links() -> None:
+    text = "Export the table of report.pdf, plot it and annotate the chart."
+    found = steps_of(text)
+    assert [step.skill for step in found] == ["export-table", "plot", "annotate"]
+    assert [step.depends_on for step in found] == [(), (0,), (1,)]
+    assert "report.pdf" in text[slice(*found[0].span)]
+    assert "annotate the chart" in text[slice(*found[2].span)]
+    assert all(step.is_said and step.why.startswith("named by") for step in found)
+
+
+def test_an_unsaid_conversion_comes_before_the_step_that_needs_it() -> None:
+    found = steps_of("Plot the rainfall in report.pdf.")
+    assert [(step.skill, step.depends_on, step.is_said) for step in found] == [
+        ("export-table", (), False),
+        ("plot", (0,), True),
+    ]
+    assert found[0].why == "makes the csv that plot takes"
+
+
+def test_two_conversions_are_a_chain() -> None:
+    found = steps_of("Annotate the rainfall in report.pdf.")
+    assert [(step.skill, step.depends_on, step.is_said) for step in found] == [
+        ("export-table", (), False),
+        ("plot", (0,), False),
+        ("annotate", (1,), True),
+    ]
+
+
+def test_places_are_counted_anew_behind_a_conversion() -> None:
+    found = steps_of("Plot the rainfall in report.pdf and annotate the result.")
+    assert [step.skill for step in found] == ["export-table", "plot", "annotate"]
+    assert found[2].depends_on == (1,)
+
+
+def test_a_skill_is_used_twice_only_for_two_things() -> None:
+    twice = steps_of("Annotate harbour.png, then annotate pier.png.")
+    assert [step.skill for step in twice] == ["annotate", "annotate"]
+    assert [step.skill for step in steps_of("Annotate harbour.png, annotate it well.")] == ["annotate"]
+
+
+def test_where_all_skills_are_text_to_text_types_say_nothing() -> None:
+    plain = tuple(TypedSkill(skill.id, ("text/plain",), ("text/plain",)) for skill in SKILLS)
+    wording = word("Plot rain.csv and annotate the chart.")
+    assert not is_typed(plain)
+    assert typed_steps(wording, scored(wording), plain) is None
+
+
+def test_a_request_that_names_no_skill_has_no_steps() -> None:
+    assert steps_of("Good morning!") == ()
+
+
+def test_a_plan_is_never_longer_than_a_graph_may_be() -> None:
+    found = steps_of(" ".join(f"Annotate picture{at}.png." for at in range(60)))
+    assert 2 < len(found) <= TASKS_MAX
