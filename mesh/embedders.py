@@ -1,4 +1,5 @@
-"""Texts to vectors in a process of its own, so that the node's event loop never stands still."""
+"""Texts to vectors, and segments to labels, in a process of their own: the node's event loop never
+stands still."""
 
 from __future__ import annotations
 
@@ -9,18 +10,28 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter
 
+from monai_node.agents.label import Label, Reading, label_by_rules
+from monai_node.agents.labellers.decode import checked
+from monai_node.agents.labellers.features import SEGMENTS_MAX
+from monai_node.agents.segment import Segment
 from monai_node.mesh.child import Child, ChildSpec, open_child
 from monai_node.mesh.embed_child import WEIGHTS_SHA256
 from monai_node.registry.errors import TaskFailed
-from monai_node.router.embed import Embedder, Vectors
+from monai_node.router.embed import Vectors
 
 FINGERPRINT = f"sentence-transformers/all-MiniLM-L6-v2@sha256:{WEIGHTS_SHA256}"
 BATCH_TEXTS_MAX = 64
 # The model reads 256 tokens; what stands behind these characters cannot change a vector.
 TEXT_CHARS_MAX = 2000
+# More words than this have no room in the labeller's 512 positions.
+LABEL_CHARS_MAX = 8000
 # One batch, a restart of the process included.
 _BATCH_SECONDS = 30.0
+
+# A reading takes 0.1 s on an idle core; whoever plans sets a shorter limit, this one ends a hung process.
+_LABEL_SECONDS = 10.0
 
 # Everything is local and single-threaded: no look-up at a hub, no threads beside the engines'.
 _ENVIRONMENT = {
@@ -51,6 +62,26 @@ class SentenceEmbedder:
         ]
         return np.concatenate([np.empty((0, self._dimensions), np.float32), *batches])
 
+    async def label(self, segments: Sequence[Segment]) -> Reading:
+        """What the small labeller makes of the segments of one request. Of payloads it is told only that
+        they are there; a request too long for it is read by the rules. TaskFailed when the process dies,
+        takes longer than 10 s or answers with what is no reading of these segments."""
+        if not 0 < len(segments) <= SEGMENTS_MAX or sum(map(_chars, segments)) > LABEL_CHARS_MAX:
+            return label_by_rules(segments)
+        try:
+            async with (
+                asyncio.timeout(_LABEL_SECONDS),
+                aclosing(self._child.call("label", [_told(piece) for piece in segments])) as answers,
+            ):
+                found = [answer async for answer in answers]
+        except TimeoutError:
+            raise TaskFailed(f"the labeller did not answer within {_LABEL_SECONDS:g} s") from None
+        try:
+            answer = _ANSWER.validate_python(found[0])
+            return checked(segments, Reading(answer.labels, answer.needs))
+        except (IndexError, ValueError) as error:
+            raise TaskFailed("the labeller returned no reading of these segments") from error
+
     async def _batch(self, texts: list[str]) -> Vectors:
         try:
             async with (
@@ -66,8 +97,26 @@ class SentenceEmbedder:
         return vectors.reshape(len(texts), self._dimensions)
 
 
+class _Answer(BaseModel):
+    labels: tuple[Label, ...]
+    needs: tuple[tuple[int, ...] | None, ...]
+
+
+_ANSWER = TypeAdapter(_Answer)
+
+
+def _chars(piece: Segment) -> int:
+    return 0 if piece.kind == "payload" else len(piece.text)
+
+
+def _told(piece: Segment) -> list[int | str]:
+    """The fields of a segment; of a payload not its text."""
+    text, masked = ("", "") if piece.kind == "payload" else (piece.text, piece.masked)
+    return [piece.start, piece.end, text, masked, piece.kind, piece.boundary]
+
+
 @asynccontextmanager
-async def open_sentence_embedder(directory: Path | None = None) -> AsyncGenerator[Embedder]:
+async def open_sentence_embedder(directory: Path | None = None) -> AsyncGenerator[SentenceEmbedder]:
     """The embedder, ready; leaving ends its process. SetupError when the gateway's packages are
     missing or the weights are not the expected ones. `directory` replaces the packaged model's."""
     spec = ChildSpec(
