@@ -15,6 +15,7 @@ from monai_node.mesh.engine.base import Engine, EngineCard
 from monai_node.registry.advert import Skill
 from monai_node.registry.errors import SetupError
 from monai_node.registry.wire import EXAMPLES_PER_SKILL_MAX, TaskCompleted, TaskDelta, TaskRequest
+from monai_node.router.planners import PLANNER_FEATURE
 
 
 @asynccontextmanager
@@ -26,19 +27,25 @@ async def open_engine(source: Source) -> AsyncGenerator[Engine]:
 
             options = LlamaOptions(n_ctx=source.n_ctx, n_threads=source.n_threads)
             async with open_llama_engine(source.path, source.alias, options) as engine:
-                yield in_words(engine, source.words)
+                yield as_told(engine, source)
         case UrlSource():
             from monai_node.mesh.engine.url import open_url_engine
 
             async with open_url_engine(
                 source.url, source.model, source.alias, api_key=source.api_key
             ) as engine:
-                yield in_words(engine, source.words)
+                yield as_told(engine, source)
         case AgentSource():
             from monai_node.mesh.engine.agent import open_agent_engine
 
             async with open_agent_engine(source.path) as engine:
                 yield engine
+
+
+def as_told(engine: Engine, source: ModelSource | UrlSource) -> Engine:
+    """`engine` announcing what its owner says of it; SetupError as in `in_words`."""
+    described = in_words(engine, source.words)
+    return _Offered(described) if source.may_plan else described
 
 
 def in_words(engine: Engine, words: tuple[SkillWords, ...]) -> Engine:
@@ -79,19 +86,44 @@ def _checked(skill: Mapping[str, object]) -> Skill:
         raise SetupError(f"the {where} of a --skill cannot be announced; make it shorter") from None
 
 
-class _Described:
-    """An engine that announces other skills."""
+class _Wrapped:
+    """An engine of which something else is announced."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def submit(self, request: TaskRequest) -> AsyncGenerator[TaskDelta | TaskCompleted]:
+        return self.engine.submit(request)
+
+
+class _Described(_Wrapped):
+    """Announces other skills."""
 
     def __init__(self, engine: Engine, skills: tuple[Skill, ...]) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self._skills = skills
 
     @property
     def card(self) -> EngineCard:
         return replace(self.engine.card, skills=self._skills)
 
-    def submit(self, request: TaskRequest) -> AsyncGenerator[TaskDelta | TaskCompleted]:
-        return self.engine.submit(request)
+
+class _Offered(_Wrapped):
+    """Announces that its model may plan."""
+
+    @property
+    def card(self) -> EngineCard:
+        card = self.engine.card
+        if card.model is None:
+            return card
+        features = [*card.model.features, PLANNER_FEATURE]
+        return replace(card, model=card.model.model_copy(update={"features": features}))
+
+
+def _innermost(engine: Engine) -> Engine:
+    while isinstance(engine, _Wrapped):
+        engine = engine.engine
+    return engine
 
 
 async def learn_digests(served: Sequence[tuple[Source, Engine]], learnt: Callable[[], None]) -> None:
@@ -105,7 +137,7 @@ async def learn_digests(served: Sequence[tuple[Source, Engine]], learnt: Callabl
     is_cancelled = threading.Event()
     try:
         for source, engine in served:
-            own = engine.engine if isinstance(engine, _Described) else engine
+            own = _innermost(engine)
             if isinstance(source, ModelSource) and isinstance(own, LlamaEngine):
                 own.learn_digest(await asyncio.to_thread(sha256_of, source.path, is_cancelled.is_set))
                 learnt()

@@ -54,7 +54,7 @@ def planners(
 ) -> list[Candidate]:
     """The models that may plan a request of this label: first those with the best marks, then those
     without any, largest first; what is cooling down comes last. One offer for each model."""
-    seen = [offer for offer in _one_each(offers) if may_see(label, offer.label)]
+    seen = [offer for offer in one_each(offers) if may_see(label, offer.label)]
     placed = sorted(seen, key=lambda offer: _place(offer, marks))
     cooling = {writer_of(offer) for offer in health.ejected(placed, _key, now)}
     ordered = [offer for offer in placed if writer_of(offer) not in cooling]
@@ -62,7 +62,7 @@ def planners(
     return [_candidate(offer, marks.get(writer_of(offer)), health, now) for offer in ordered]
 
 
-def _one_each(offers: Sequence[Offer]) -> list[Offer]:
+def one_each(offers: Sequence[Offer]) -> list[Offer]:
     """For each model that may plan one offer: its general skill, where it has one."""
     chosen: dict[Writer, Offer] = {}
     for offer in filter(may_plan, offers):

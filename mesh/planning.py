@@ -1,0 +1,159 @@
+"""Who plans at this gateway: joins recipes, labellers and models of the mesh to one planner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_node.agents.label import Reading, label_by_rules
+from monai_node.agents.plan import Draft, Plan, PlannerName, finish
+from monai_node.agents.planner import Planner, Source, labelling
+from monai_node.agents.segment import Segment
+from monai_node.agents.writer import WRITING_SECONDS_MAX, Sender, Writers, writing
+from monai_node.mesh.config import PlannerChoice
+from monai_node.mesh.examiner import Examiner
+from monai_node.mesh.marks import EXAMS_FILE, MarkBook
+from monai_node.registry.errors import MonaiError, NoProvider, SetupError
+from monai_node.registry.wire import Label
+from monai_node.router.health import Health
+from monai_node.router.index import Offer
+from monai_node.router.planners import Mark, Writer, one_each, planners, writer_of
+from monai_node.router.rank import Candidate
+
+_log = logging.getLogger(__name__)
+
+Read = Callable[[Sequence[Segment]], Awaitable[Reading]]
+
+# Many times what each was measured to take on two cores (9 ms and 280 ms): longer means that it hangs.
+SMALL_SECONDS_MAX = 0.5
+LORA_SECONDS_MAX = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The mesh as planning sees it: what is offered at this moment, who sends tasks there, what is known
+    of peers. `clock` is the dispatcher's."""
+
+    offers: Callable[[], Sequence[Offer]]
+    dispatcher: Sender
+    health: Health
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Labellers:
+    """The labellers that are there; each reads segments in a process of its own, or raises a MonaiError."""
+
+    small: Read | None = None
+    lora: Read | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """The planner, and what keeps it knowing who plans best."""
+
+    planner: Planner
+    examiner: Examiner | None = None
+
+    async def keep_examined(self) -> None:
+        """Examine models of the mesh, one at a time, until cancelled; returns where none is needed."""
+        if self.examiner is not None:
+            await self.examiner.keep_examined()
+
+
+def open_planning(
+    choice: PlannerChoice,
+    reach: Reach,
+    folder: Path,
+    label: Label,
+    *,
+    recipes: Source | None = None,
+    labellers: Labellers | None = None,
+) -> Planning:
+    """The planning that the owner chose; rules stand behind every choice.
+
+    `auto` has a model of the mesh plan only after it was measured to plan better than the best labeller
+    here; its marks are kept in `folder`, and exams are taken under `label`. SetupError when a labeller was
+    chosen that is not there.
+    """
+    present = labellers or Labellers()
+    local = _local_sources(choice, present)
+    if choice not in ("auto", "model"):
+        return Planning(Planner([*_given(recipes), *local]))
+    writers = Writers(reach.dispatcher, reach.clock)
+    if choice == "model":
+
+        def anybody(of: Label) -> list[Candidate]:
+            return _candidates(reach, {}, of)
+
+        return Planning(Planner([*_given(recipes), writing(writers, anybody), *local]))
+    examiner = _examiner(reach, writers, local, MarkBook(folder / EXAMS_FILE, time.time), label)
+
+    def better(of: Label) -> list[Candidate]:
+        marks = examiner.better()
+        return [each for each in _candidates(reach, marks, of) if (each.peer, each.model) in marks]
+
+    return Planning(Planner([*_given(recipes), writing(writers, better), *local]), examiner)
+
+
+def _given(source: Source | None) -> list[Source]:
+    return [source] if source is not None else []
+
+
+def _local_sources(choice: PlannerChoice, present: Labellers) -> list[Source]:
+    """The labellers that are asked, in order; the one that was chosen must be there."""
+    small = _labelling("small", SMALL_SECONDS_MAX, present.small)
+    lora = _labelling("lora", LORA_SECONDS_MAX, present.lora)
+    match choice:
+        case "rules":
+            return []
+        case "lora":
+            return [*_chosen("lora", lora), *small]
+        case "small":
+            return _chosen("small", small)
+        case _:  # where both are there, the small one is as good and thirty times as quick
+            return small or lora
+
+
+def _labelling(name: PlannerName, seconds: float, read: Read | None) -> list[Source]:
+    return [labelling(name, seconds, read)] if read is not None else []
+
+
+def _chosen(name: str, sources: list[Source]) -> list[Source]:
+    if not sources:
+        raise SetupError(f"the planner {name!r} is not installed here; choose another --planner")
+    return sources
+
+
+def _candidates(reach: Reach, marks: dict[Writer, Mark], label: Label) -> list[Candidate]:
+    return planners(reach.offers(), marks, label=label, health=reach.health, now=reach.clock())
+
+
+def _examiner(
+    reach: Reach, writers: Writers, local: Sequence[Source], book: MarkBook, label: Label
+) -> Examiner:
+    async def plan_by(offer: Offer, draft: Draft) -> Plan | None:
+        found = [
+            each for each in _candidates(reach, {}, label) if (each.peer, each.model) == writer_of(offer)
+        ]
+        if not found:
+            raise NoProvider("the model has gone, or may not be shown the exam")
+        return await writers.plan(draft, found, label, WRITING_SECONDS_MAX)
+
+    async def plan_locally(draft: Draft) -> Plan:
+        for source in local:
+            try:
+                async with asyncio.timeout(source.seconds):
+                    plan = await source.plan(draft, label)
+            except (MonaiError, TimeoutError) as error:
+                _log.warning("the planner %s failed in the exam: %s", source.name, error)
+                continue
+            if plan is not None:
+                return plan
+        return await asyncio.to_thread(lambda: finish(draft, label_by_rules(draft.segments)))
+
+    return Examiner(book, lambda: one_each(reach.offers()), plan_by, plan_locally, reach.clock)
