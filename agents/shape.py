@@ -45,7 +45,7 @@ class Token:
 _Found = tuple[Slot | None, int, int]
 
 _TOKEN = re.compile(rf"{MASK}+|\d+(?:[.,:/]\d+)*(?!\w)|[^\W_]+(?:['’-][^\W_]+)*|[^\w\s]|_+")
-_LATER_WORD = re.compile(r"(?<=\w[\s,])[^\W\d_]{2,}")
+_LATER_WORD = re.compile(r"(?<=[^.!?:\s]\s)[^\W\d_]{2,}")
 _QUOTES = "\"'“‘«„「"
 _ADDRESS = re.compile(r"(?:https?|ftp|file)://|www\.|[^\s@]+@|/[\w.-]", re.I)
 # A number after one of these, or that opens a list item, says which and not how many.
@@ -107,11 +107,12 @@ def _read(segments: Sequence[Segment]) -> Iterator[tuple[Segment, list[Token]]]:
 
 
 def _is_capitalised(segments: Sequence[Segment]) -> bool:
-    """Whether most words are, as in a headline: then a capital says nothing."""
+    """Whether capitals say nothing of names, as in a headline."""
     said = [
         word for piece in segments if piece.kind != "payload" for word in _LATER_WORD.findall(piece.masked)
     ]
-    return 2 * sum(word[0].isupper() for word in said) > len(said)
+    capitals = [word for word in said if word[0].isupper()]
+    return 3 * len(capitals) > 2 * len(said) or any(word.lower() in _NO_NAMES for word in capitals)
 
 
 def _payload(piece: Segment) -> Iterator[_Found]:

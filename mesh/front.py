@@ -24,7 +24,7 @@ from monai_node.mesh.node import Node, Say
 from monai_node.mesh.recipes import RecipeFile
 from monai_node.mesh.state import write_json
 from monai_node.registry.advert import Advert, Beacon, ModelInfo, Skill
-from monai_node.registry.errors import MonaiError, NotFound, SetupError, TaskFailed
+from monai_node.registry.errors import MonaiError, NotFound, SetupError, TaskFailed, log_defect
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import PeerId
 from monai_node.registry.membership import PeerRecord
@@ -115,6 +115,9 @@ class Front:
                 await asyncio.to_thread(_keep, self._recipes, request)
         except (MonaiError, TimeoutError) as error:
             _log.warning("an accepted plan could not be kept: %s", str(error) or "the disk is too slow")
+        except Exception as error:
+            # The run went well; a defect in what is remembered of it must not take its answer away.
+            log_defect("keeping an accepted plan", error)
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
         return _shown(await self.for_text(text, label))
