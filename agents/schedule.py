@@ -127,8 +127,8 @@ async def carry_out(
     """Do every task of the schedule, each in a task of its own; returns when all have ended.
 
     `work` does one task and tells the schedule what became of it. If it raises, the others are
-    cancelled and awaited, and the exception leaves here as itself. `follow` is told whenever a task has
-    ended, with those that start because of it, before they run.
+    cancelled and awaited, and the exception leaves here as itself. `follow` is told at the beginning, and
+    whenever a task has ended, which tasks start now, before they run.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -143,7 +143,7 @@ async def carry_out(
                 await work(name)
                 follow(start_ready())
 
-            start_ready()
+            follow(start_ready())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
 

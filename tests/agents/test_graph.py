@@ -140,3 +140,17 @@ def test_running_whatever_is_ready_ends_with_every_task_done_once(tasks: list[Ta
         assert not set(ready) & set(done)
         done += ready
     assert sorted(done) == sorted(task.id for task in plan.tasks)
+
+
+def test_repair_makes_a_task_depend_on_the_list_it_is_done_for_each_item_of() -> None:
+    tasks = [Task(id="a", text="list"), Task(id="b", text="x", each="a")]
+    repaired = TaskGraph.repair(tasks).check()
+    assert (repaired.task("b").depends_on, repaired.task("b").each) == (["a"], "a")
+
+
+@pytest.mark.parametrize("each", ["z", "b", "c"])
+def test_repair_lets_a_task_be_done_once_where_it_cannot_be_done_for_each(each: str) -> None:
+    tasks = [Task(id="a", text="x"), Task(id="b", text="y", each=each)]
+    tasks.append(Task(id="c", text="z", depends_on=["b"]))
+    repaired = TaskGraph.repair(tasks).check()
+    assert (repaired.task("b").depends_on, repaired.task("b").each) == ([], None)
