@@ -130,7 +130,7 @@ def _machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _has_amx() -> bool:
+def has_amx() -> bool:
     """Whether ggml would compute with AMX tiles, whose set-up faults on virtual machines that show
     the feature without supporting it: the process then dies at the first prompt."""
     try:
@@ -154,7 +154,7 @@ def _child_spec(path: Path, alias: str, header: GgufHeader, options: LlamaOption
             "n_ctx": n_ctx,
             "n_threads": options.n_threads or max(1, (os.cpu_count() or 2) - 1),
             "n_gpu_layers": options.n_gpu_layers,
-            "use_extra_bufts": not _has_amx() if extra is None else extra,
+            "use_extra_bufts": not has_amx() if extra is None else extra,
         },
         environment=_ENVIRONMENT,
         memory_bytes=None if options.n_gpu_layers else memory,

@@ -1,7 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownVariableType=false, reportPrivateImportUsage=false
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-"""llama.cpp's C interface as three typed objects: Vocabulary, Model, Context.
+"""llama.cpp's C interface as four typed objects: Vocabulary, Model, Adapter, Context.
 
 Only a child process imports this: an assertion in ggml ends the process, and so do a batch longer
 than `n_batch`, a token id outside the vocabulary and a freed pointer. The methods below make those
@@ -123,10 +123,22 @@ class Model:
         self.chat_template = (template or b"").decode("utf-8", "replace")
 
 
-class Context:
-    """The memory of one generation: the tokens it holds, and the logits after the last one."""
+class Adapter:
+    """A low-rank change to a model's matrices, read from a GGUF file; freed with its process."""
 
-    def __init__(self, model: Model, n_ctx: int, n_threads: int) -> None:
+    def __init__(self, model: Model, path: str) -> None:
+        self.pointer: Any = llama_cpp.llama_adapter_lora_init(model.pointer, path.encode())
+        if not self.pointer:
+            raise SetupError("llama.cpp refuses the adapter: it was made for another model")
+
+
+class Context:
+    """The memory of one generation: the tokens it holds, and the logits after the last one.
+
+    `is_exact` keeps keys, values and attention in 32 bits, not 16: to compare with other implementations.
+    """
+
+    def __init__(self, model: Model, n_ctx: int, n_threads: int, *, is_exact: bool = False) -> None:
         # strlen() of this flag is 0 or 1: an abort callback that never enters Python.
         self._flag = (ctypes.c_char * 2)(b"\0", b"\0")
         options = llama_cpp.llama_context_default_params()
@@ -134,6 +146,9 @@ class Context:
         options.n_batch, options.n_ubatch = _BATCH_TOKENS, _BATCH_TOKENS
         options.n_threads, options.n_threads_batch = n_threads, n_threads
         options.no_perf = True
+        if is_exact:
+            options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
+            options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         strlen = ctypes.CDLL(None).strlen
         options.abort_callback = ctypes.cast(strlen, llama_cpp.ggml_abort_callback)
         options.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
@@ -161,9 +176,28 @@ class Context:
         del self.tokens[count:]
         return count
 
+    def use(self, adapter: Adapter | None) -> None:
+        """Compute with an adapter from now on, or without; what was computed otherwise is forgotten."""
+        self.keep(0)
+        many = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.pointer) if adapter else None
+        scales = (ctypes.c_float * 1)(1.0) if adapter else None
+        if llama_cpp.llama_set_adapters_lora(self._context, many, 1 if adapter else 0, scales):
+            raise SetupError("llama.cpp cannot use the adapter with this model")
+
     def decode(self, tokens: Sequence[int], *, with_logits: bool) -> bool:
         """Append up to `n_batch` tokens; False when it was aborted, with nothing appended."""
-        self._batch.fill(tokens, len(self.tokens), with_logits=with_logits)
+        return self._decode(tokens, int(with_logits))
+
+    def score(self, tokens: Sequence[int], count: int) -> Logits | None:
+        """Append up to `n_batch` tokens: the logits after each of the last `count` of them, in order, as
+        [count, vocabulary]. None when it was aborted, with nothing appended."""
+        if not self._decode(tokens, count):
+            return None
+        places = range(len(tokens) - count, len(tokens))
+        return np.stack([self._logits(place) for place in places])
+
+    def _decode(self, tokens: Sequence[int], logits_count: int) -> bool:
+        self._batch.fill(tokens, len(self.tokens), logits_count)
         code = llama_cpp.llama_decode(self._context, self._batch.native)
         if code == 0:
             self.tokens.extend(tokens)
@@ -177,7 +211,10 @@ class Context:
 
     def logits(self) -> Logits:
         """A view of the last token's logits, valid until the next decode."""
-        pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
+        return self._logits(-1)
+
+    def _logits(self, place: int) -> Logits:
+        pointer = llama_cpp.llama_get_logits_ith(self._context, place)
         return np.ctypeslib.as_array(pointer, (self._vocabulary_size,))
 
 
@@ -200,10 +237,10 @@ class _Batch:
         self.native.seq_id = ctypes.cast(self._sequence_at.ctypes.data, _POINTER(int32))
         self.native.logits = ctypes.cast(self._wants_logits.ctypes.data, _POINTER(ctypes.c_int8))
 
-    def fill(self, tokens: Sequence[int], start: int, *, with_logits: bool) -> None:
+    def fill(self, tokens: Sequence[int], start: int, logits_count: int) -> None:
         count = len(tokens)
         self._token[:count] = tokens
         self._position[:count] = np.arange(start, start + count)
         self._wants_logits[:count] = 0
-        self._wants_logits[count - 1] = with_logits
+        self._wants_logits[count - logits_count : count] = 1
         self.native.n_tokens = count
