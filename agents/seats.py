@@ -32,7 +32,7 @@ class Seats:
         """Wait for a slot at one of `candidates`; whom to ask, in which order."""
         given = asyncio.get_running_loop().create_future()
         self._given[key] = given
-        self._seating.wait(key, candidates, guess_seconds)
+        self._seating.wait(key, candidates, guess_seconds, self._clock())
         self.settle()
         return await given
 

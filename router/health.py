@@ -27,7 +27,7 @@ _EWMA_WEIGHT = 0.3
 # Weight of the newest result's length in what a skill's results have at all peers: it tells a slow peer
 # from one that was given long tasks. About the last forty count, by at most this factor.
 _LENGTH_WEIGHT = 0.05
-_LENGTH_FACTOR_MAX = 4.0
+_LENGTH_FACTOR_MAX = 8.0
 # Peers times skills; the ones unused for longest are forgotten.
 STANDINGS_MAX = 8192
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -91,13 +91,17 @@ class Seating:
         self._width = width
         self._waiting: dict[str, _Wish] = {}
         self._working: dict[str, _Work] = {}
-        self._left: dict[SeatId, list[float]] = {}
+        self._left: dict[PeerId, list[float]] = {}
+        self._others: dict[PeerId, int] = {}  # tasks that each peer has from elsewhere
         self._coming: set[str] = set()
         self.recheck_seconds: float | None = None
 
-    def wait(self, key: str, candidates: Sequence[Candidate], guess_seconds: float) -> None:
+    def wait(self, key: str, candidates: Sequence[Candidate], guess_seconds: float, now: float) -> None:
         """A task to be given to one of `candidates`, which are not empty, best first. `guess_seconds` are
         expected where nothing was measured."""
+        # Now, not when it is given out: a load that was told before tells of tasks that have ended since.
+        own = self._own_tasks(now)
+        self._others.update({each.peer: max(0, each.load - own[each.peer]) for each in candidates})
         seconds = _expected_seconds(_first_tier(candidates), guess_seconds)
         self._coming.discard(key)
         self._waiting[key] = _Wish(tuple(candidates), seconds)
@@ -113,7 +117,7 @@ class Seating:
         self._waiting.pop(key, None)
         work = self._working.pop(key, None)
         if work is not None:
-            self._left.setdefault(work.seat, []).append(now)
+            self._left.setdefault(work.seat[0], []).append(now)
 
     def moved(self, key: str, candidate: Candidate, now: float) -> None:
         """The task was sent to this candidate, whichever it was meant for."""
@@ -127,7 +131,7 @@ class Seating:
         ended by then, None when that would change nothing."""
         self.recheck_seconds = None
         given: list[Seated] = []
-        booking = _Booking(self._working, self._recently_left(now), now)
+        booking = _Booking(self._working, self._others, now)
         needs = {key: need(key) for key in (*self._waiting, *self._coming)}
         for key in sorted(needs, key=lambda key: -needs[key].path_seconds):
             if len(self._working) >= self._width or key in self._coming:
@@ -156,21 +160,21 @@ class Seating:
         seat = _seat_of(candidate)
         return sum(work.seat == seat for work in self._working.values()) < _slots(candidate)
 
-    def _recently_left(self, now: float) -> dict[SeatId, int]:
-        """How many tasks of ours each peer may be thought to have still."""
-        for seat, times in list(self._left.items()):
+    def _own_tasks(self, now: float) -> Counter[PeerId]:
+        """How many tasks of this run each peer may say that it has."""
+        for times in self._left.values():
             times[:] = [time for time in times if now - time < _BEACON_LAG_SECONDS]
-            if not times:
-                del self._left[seat]
-        return {seat: len(times) for seat, times in self._left.items()}
+        own = Counter(work.seat[0] for work in self._working.values())
+        own.update({peer: len(times) for peer, times in self._left.items()})
+        return own
 
 
 class _Booking:
     """When the slots of each peer are expected to be free, as the tasks before have left it."""
 
-    def __init__(self, working: dict[str, _Work], left: dict[SeatId, int], now: float) -> None:
+    def __init__(self, working: dict[str, _Work], others: dict[PeerId, int], now: float) -> None:
         self._now = now
-        self._left = left
+        self._others = others
         self._own: dict[SeatId, list[float]] = defaultdict(list)
         for work in working.values():
             self._own[work.seat].append(now + work.residual(now))
@@ -186,12 +190,10 @@ class _Booking:
     def _slots_of(self, candidate: Candidate, seconds: float) -> list[float]:
         seat = _seat_of(candidate)
         if seat not in self._free:
-            own = self._own[seat]
-            others = max(0, candidate.load - len(own) - self._left.get(seat, 0))
             free = [self._now] * _slots(candidate)
-            for end in own:
+            for end in self._own[seat]:
                 heapq.heapreplace(free, end)
-            for _ in range(others):
+            for _ in range(self._others.get(candidate.peer, 0)):
                 heapq.heapreplace(free, free[0] + seconds)
             self._free[seat] = free
         return self._free[seat]

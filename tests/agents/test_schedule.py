@@ -158,7 +158,7 @@ def test_any_graph_ends_with_every_task_after_its_needs_and_within_all_widths(
     now, working, done = 0.0, dict[str, str](), set[str]()
     while not schedule.is_over:
         for name in schedule.start(now):
-            seating.wait(name, peers, 1.0)
+            seating.wait(name, peers, 1.0, now)
         for seated in seating.assign(now, partial(schedule.need, now=now)):
             assert set(tasks.task(seated.key).depends_on) <= done
             working[seated.key] = seated.candidates[0].peer

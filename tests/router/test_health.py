@@ -134,4 +134,4 @@ def test_the_length_of_a_few_results_moves_what_is_expected_within_bounds() -> N
     health = Health()
     health.succeeded(B, "chat", 1.0, chars=100_000)
     health.succeeded(A, "chat", 1.0, chars=1)
-    assert health.expected_seconds(A, "chat") == 4.0
+    assert health.expected_seconds(A, "chat") == 8.0

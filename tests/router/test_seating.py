@@ -37,7 +37,7 @@ def _peers(seated: Seated) -> tuple[str, ...]:
 def waiting(candidates: Sequence[Candidate], *keys: str, width: int = 8) -> Seating:
     seating = Seating(width)
     for key in keys:
-        seating.wait(key, candidates, 1.0)
+        seating.wait(key, candidates, 1.0, 0.0)
     return seating
 
 
@@ -89,7 +89,7 @@ def test_no_peer_is_given_more_than_its_slots_and_the_run_no_more_than_its_width
 
 def test_what_two_models_of_a_peer_do_does_not_stand_in_each_others_way() -> None:
     seating = waiting([peer("x")], "a")
-    seating.wait("b", [peer("x", model="n")], 1.0)
+    seating.wait("b", [peer("x", model="n")], 1.0, 0.0)
     assert set(given(seating)) == {"a", "b"}
 
 
@@ -98,8 +98,21 @@ def test_what_others_gave_a_peer_counts_and_what_we_gave_it_ourselves_does_not_c
     seating = waiting([peer("x"), peer("slow", 1.5)], "a")
     assert given(seating)["a"][0] == "x"
     seating.leave("a", 1.0)
-    seating.wait("b", [peer("x", load=1), peer("slow", 1.5)], 1.0)
+    seating.wait("b", [peer("x", load=1), peer("slow", 1.5)], 1.0, 1.1)
     assert given(seating, 1.1)["b"][0] == "x"  # its beacon still counts "a"
+
+
+def test_what_we_gave_a_peer_while_a_task_began_to_wait_is_not_taken_for_others_later() -> None:
+    seating = waiting([peer("x"), peer("slow", 9.0)], "a")
+    given(seating)
+    seating.wait("b", [peer("x", load=1), peer("slow", 9.0)], 1.0, 0.1)
+    assert given(seating, 0.1) == {}
+    seating.leave("a", 1.0)
+    seating.announce(["c"])
+    needs = {"b": Need(1.0, 0.0), "c": Need(2.0, 0.0)}
+    assert given(seating, 1.0, needs) == {}
+    seating.leave("c", 20.0)
+    assert given(seating, 20.0, needs)["b"][0] == "x"
 
 
 def test_a_peer_that_was_never_measured_is_tried() -> None:
@@ -143,7 +156,7 @@ def test_a_slot_is_kept_for_a_task_about_to_come_that_has_more_behind_it() -> No
     seating.leave("a", 1.0)
     seating.announce(["next"])
     assert given(seating, 1.0, needs) == {}
-    seating.wait("next", [QUICK], 1.0)
+    seating.wait("next", [QUICK], 1.0, 1.0)
     assert set(given(seating, 1.0, needs)) == {"next"}
     seating.leave("next", 2.0)
     assert set(given(seating, 2.0, needs)) == {"b"}
@@ -162,7 +175,7 @@ def test_a_task_that_moved_to_another_peer_frees_the_first_and_fills_the_second(
     seating = waiting([QUICK, SLOW], "a")
     given(seating)
     seating.moved("a", SLOW, 0.5)
-    seating.wait("b", [QUICK, SLOW], 1.0)
+    seating.wait("b", [QUICK, SLOW], 1.0, 0.5)
     assert given(seating, 0.5)["b"][0] == "quick"
 
 
