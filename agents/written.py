@@ -106,6 +106,8 @@ def plan_of(draft: Draft, answer: str) -> Plan | None:
     tasks = _contracted(wrote, _believed(draft, shown, wrote))
     if not tasks:
         return None
+    if len(wrote) == 1:
+        return single(draft, "single", "model")  # it is given the whole message, so that nothing is left out
     covered = cover(draft, shown, [(task.text, not task.needs) for task in tasks])
     if covered is None:
         return None

@@ -38,7 +38,10 @@ def cover(draft: Draft, shown: Shown, written: Sequence[tuple[str, bool]]) -> Co
     """How the written tasks, each with whether it begins from the request rather than from a result,
     cover the request; None when they leave out what a person would miss."""
     found = _Covering(draft, shown, written)
-    if not found.complete() or not found.has_all_facts():
+    if not found.complete():
+        return None
+    found.restore_quotes()
+    if not found.has_all_facts():
         return None
     found.hand_out_payloads()
     return Cover(
@@ -139,6 +142,15 @@ class _Covering:
         return (text + self._draft.text[at : piece.end]).strip()
 
     # --- facts ------------------------------------------------------------------------------------------
+    def restore_quotes(self) -> None:
+        """A quote or address that no task names belongs to the tasks that say the part it stands in."""
+        named = {name for text in self.texts() for name in self._shown.named_in(text)}
+        for piece in self._spoken:
+            for each in self._stand_ins_in(piece):
+                if each.name not in named:
+                    for at in self._owners[piece.start]:
+                        self._tasks[at].after.append(f"⟦{each.name}⟧")
+
     def has_all_facts(self) -> bool:
         """Whether every number, name, quote and address of the request stands in some task."""
         texts = self.texts()

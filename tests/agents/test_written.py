@@ -116,6 +116,12 @@ def test_quotes_and_addresses_are_the_user_s_own() -> None:
     ]
 
 
+def test_a_quote_that_nobody_names_stays_with_the_words_around_it() -> None:
+    text = 'Make the sentence "we was there" sound polite. Then explain "hive" to a child.'
+    found = planned(text, ("Make the sentence sound polite", []), ("explain ⟦quote 2⟧ to a child", []))
+    assert texts(found) == ['Make the sentence sound polite "we was there"', 'explain "hive" to a child']
+
+
 def test_what_was_said_of_the_scene_is_given_to_the_tasks_that_begin() -> None:
     found = planned(BEES, ("Draft a label for my honey", []), ("explain how to stop swarming in May", []))
     assert texts(found) == [
@@ -124,14 +130,17 @@ def test_what_was_said_of_the_scene_is_given_to_the_tasks_that_begin() -> None:
     ]
 
 
-def test_one_task_is_the_whole_message() -> None:
-    found = planned(BEES, ("Draft a label for my honey and explain how to stop swarming in May", []))
+@pytest.mark.parametrize(
+    "said", ["Draft a label for my honey and explain how to stop swarming in May", "Draft a label for honey"]
+)
+def test_one_task_is_the_whole_message(said: str) -> None:
+    found = planned(BEES, (said, []))
     assert texts(found) == [BEES]
     assert (found.reason, found.planner) == ("single", "model")
 
 
 LEAVING_OUT: list[list[Told]] = [
-    [("Draft a label for my honey", [])],  # a whole task is left out
+    [("Draft a label", []), ("for my honey", [1])],  # a whole task is left out
     [("Draft a label for my honey", []), ("explain how to stop swarming", [])],  # and here "May"
     [("Write a sonnet about otters", []), ("Sing it", [1])],  # nothing of it was said
     [],

@@ -183,6 +183,7 @@ def config_of(*arguments: str) -> NodeConfig:
         ["serve", "a.gguf", "--n-ctx", "many"],
         ["gateway", "--port", "http"],
         ["up", "--log-level", "loud"],
+        ["up", "--planner", "oracle"],
         ["ask"],
         ["ask", "a", "b"],
         ["ask", "a", "--privacy", "secret"],
@@ -332,6 +333,9 @@ def test_each_kind_of_source_becomes_what_serves_it(monkeypatch: pytest.MonkeyPa
     config = config_of("serve", "--url", "http://h/v1", "--model", "org/Big-7B", "--api-key-env", "KEY")
     assert config.sources == (UrlSource("http://h/v1", "org/Big-7B", "big-7b", "k3y"),)
     assert config_of("serve", "a.gguf", "--name", "B").sources == (ModelSource(Path("a.gguf"), "b"),)
+    assert config_of("serve", "a.gguf", "--may-plan").sources == (
+        ModelSource(Path("a.gguf"), "a", may_plan=True),
+    )
 
 
 @pytest.mark.parametrize(
@@ -376,6 +380,7 @@ def test_an_example_belongs_to_the_skill_before_it(
 def test_a_gateway_listens_where_it_is_told() -> None:
     assert config_of("gateway").gateway == GatewayOptions("127.0.0.1", None)
     assert config_of("up", "--host", "::1", "--port", "0").gateway == GatewayOptions("::1", 0)
+    assert config_of("up", "--planner", "model").gateway == GatewayOptions(planner="model")
     config = config_of("gateway", "--listen", "0.0.0.0:4001", "--listen", "/ip6/::1/tcp/0")
     assert config.listen == ("/ip4/0.0.0.0/tcp/4001", "/ip6/::1/tcp/0")
     assert config_of("gateway").listen is None

@@ -10,13 +10,14 @@ from monai_node.mesh.config import (
     GatewayOptions,
     NodeConfig,
     SkillWords,
+    UrlSource,
     alias_of,
     listen_multiaddr,
     node_name_of,
     slug,
 )
 from monai_node.mesh.engine.scripted import ScriptedEngine
-from monai_node.mesh.engines import in_words
+from monai_node.mesh.engines import as_told, in_words
 from monai_node.registry.advert import ModelInfo, Skill
 from monai_node.registry.errors import SetupError
 from monai_node.registry.wire import EXAMPLES_PER_SKILL_MAX
@@ -156,6 +157,17 @@ def test_an_example_without_a_skill_is_added_to_the_files_own() -> None:
     assert skill.examples[0] == "What is a fjord?"
     assert skill.examples[1:] == plain.card.skills[0].examples[: EXAMPLES_PER_SKILL_MAX - 1]
     assert skill.is_general
+
+
+def test_a_model_whose_owner_offers_it_for_planning_says_so() -> None:
+    plain = ScriptedEngine("x")
+    words = (SkillWords("Writes poems"),)
+    told = as_told(plain, UrlSource("http://x/v1", "m", "m", words=words, may_plan=True)).card
+    assert told.model is not None
+    assert plain.card.model is not None
+    assert told.model.features == [*plain.card.model.features, "planner"]
+    assert [skill.id for skill in told.skills] == ["writes-poems"]
+    assert as_told(plain, UrlSource("http://x/v1", "m", "m")).card == plain.card
 
 
 @pytest.mark.parametrize(
