@@ -51,20 +51,17 @@ _CUT = re.compile(
     re.I | re.X,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\s*\n\s*")
-_BACKGROUND = re.compile(r"\W*(?:i|we)(?:\ have|'ve|\ also\ have|\ got)\b(?!\ to\b)", re.I)
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
     """`text` is what is compared with skills: the request's words from `start` to `end`, with a noun in
-    place of each quote and address. `is_clause`: not just a window. `is_background`: it stands in a
-    clause that tells what the writer has, and so hardly asks for anything."""
+    place of each quote and address. `is_clause`: a clause, not a run of them or a window of words."""
 
     start: int
     end: int
     text: str
     is_clause: bool
-    is_background: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,6 @@ def word(text: str) -> Wording:
     text = text[:TEXT_CHARS_MAX]
     masked, nouns, given = _masked(text)
     clauses = _clauses(masked)
-    background = [clause for clause in clauses if _BACKGROUND.match(masked[slice(*clause)])]
     joined = {
         (clauses[first][0], clauses[last][1])
         for first in range(len(clauses))
@@ -99,16 +95,10 @@ def word(text: str) -> Wording:
     }
     spans = [*clauses, *sorted(joined - set(clauses)), *sorted(_windows(masked) - joined)]
     phrases = [
-        Phrase(
-            start,
-            end,
-            _worded(masked, nouns, start, end),
-            (start, end) in clauses,
-            any(left <= start < right for left, right in background),
-        )
+        Phrase(start, end, _worded(masked, nouns, start, end), (start, end) in clauses)
         for start, end in spans[: PHRASES_MAX - 1]
     ]
-    whole = Phrase(0, len(text), _worded(masked, nouns, 0, len(text)), is_clause=False, is_background=True)
+    whole = Phrase(0, len(text), _worded(masked, nouns, 0, len(text)), is_clause=False)
     return Wording(text, (*phrases, whole), tuple(clauses), tuple(given))
 
 

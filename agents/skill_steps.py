@@ -30,17 +30,16 @@ _OVERLAP_MAX = 0.5
 # How sure a skill must be of a phrase, and that it is about its best one, to keep others from it.
 _TAKEN_MIN = 0.1
 _TAKEN_RATIO = 0.6
-# What a phrase counts that only tells what the writer has, and one that names another skill already.
-_BACKGROUND_WEIGHT = 0.5
+# What a phrase counts for a skill when another is named by it already.
 _TAKEN_WEIGHT = 0.3
 
 # Logistic regression on TaskBench's multimedia requests (the 283 to develop on, 40 skills): a weight for
 # each entry of `evidence`, then the constant. Trained on four fifths of the requests and scored on the
-# rest, node-F1 is 81.2; the four settings above move it by less than a point within twice or half.
-_WEIGHTS = (2.65, 2.0, 2.5, 1.95, -0.55, 0.2, 0.65)
-_CONSTANT = -3.65
+# rest, node-F1 is 81.6; the four settings above move it by less than a point within twice or half.
+_WEIGHTS = (2.8, 1.8, 2.75, 1.4, -0.65, 0.25, 0.55)
+_CONSTANT = -4.05
 # Where node-F1 is highest; 0.30 to 0.45 are within a point.
-CHOSEN_MIN = 0.4
+CHOSEN_MIN = 0.42
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +114,12 @@ def evidence(
     mentioned, brought = _mentioned(wording, skills), _brought(wording, skills, likely)
     scores = scores - _MISSING_COST * (1 - mentioned) - _MISSING_COST * (1 - brought)
     share = shares(scores)
-    asking = np.array([not phrase.is_background for phrase in wording.phrases])
-    if not asking.any():
-        asking[:] = True
-    clauses = asking & np.array([phrase.is_clause for phrase in wording.phrases])
-    strength = np.where(asking[:, None], share * scores, -1.0)
+    strength = share * scores
+    if len(strength) > 1:
+        strength[-1] = -1.0  # the whole request says little of any one skill
+    clauses = np.array([phrase.is_clause for phrase in wording.phrases])
     columns = [
-        share[asking].max(axis=0),
+        share[:-1].max(axis=0) if len(share) > 1 else share[0],
         _own(wording, strength),
         share[clauses].max(axis=0) if clauses.any() else np.zeros(len(skills)),
         scores[-1] - scores[-1].max(),
@@ -135,8 +133,7 @@ def evidence(
 def place(wording: Wording, scores: Matrix, skills: Sequence[int]) -> dict[int, Span]:
     """The span that names each of these skills, the surest first; the same words twice only for want of
     others."""
-    background = np.array([phrase.is_background for phrase in wording.phrases])
-    strength = shares(scores) * scores * np.where(background, _BACKGROUND_WEIGHT, 1.0)[:, None]
+    strength = shares(scores) * scores
     strength[-1] = -1.0  # the whole request is no place
     free = np.ones(len(strength), bool)
     spans: dict[int, Span] = {}

@@ -73,7 +73,7 @@ def _again(wording: Wording, scores: Matrix, chosen: Sequence[Chosen]) -> list[C
         for row, phrase in enumerate(wording.phrases):
             span = phrase.start, phrase.end
             brought = _brought_in(wording, span)
-            is_other = phrase.is_clause and not phrase.is_background and not _overlap(span, one.span)
+            is_other = phrase.is_clause and not _overlap(span, one.span)
             if is_other and share[row, one.skill] >= _AGAIN_MIN and used[0] and brought - set().union(*used):
                 used.append(brought)
                 more.append(replace(one, span=span))

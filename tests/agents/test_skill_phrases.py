@@ -34,14 +34,6 @@ def test_phrases_are_the_words_of_the_request() -> None:
         assert " ".join(text[phrase.start : phrase.end].split()) == phrase.text
 
 
-def test_a_clause_about_what_the_writer_has_is_background() -> None:
-    wording = word("I have a sheet. I have to plot it.")
-    assert {phrase.text: phrase.is_background for phrase in wording.phrases if phrase.is_clause} == {
-        "I have a sheet.": True,
-        "I have to plot it.": False,
-    }
-
-
 def test_windows_stay_inside_a_sentence() -> None:
     text = "Read one two three four. Write five six seven eight."
     for phrase in word(text).phrases[:-1]:
