@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from monai_node.agents.execute import Routes
 from monai_node.agents.graph import Task
 from monai_node.agents.passthrough import MESH_MODEL
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
-from monai_node.registry.errors import CallerError, MonaiError
+from monai_node.registry.errors import MonaiError
 from monai_node.registry.wire import Label
 from monai_node.router.embed import Embedder
 from monai_node.router.index import TEXT_CHARS_MAX
@@ -32,19 +33,23 @@ async def candidates_of(
     limit = asyncio.timeout(_SECONDS)
     try:
         async with limit:
-            # All at once: the routes then find every vector in the embedder's cache.
-            texts = [task.text[:TEXT_CHARS_MAX] for task in plan.graph.tasks if task.skill is None]
             if request.model == MESH_MODEL and not plan.is_passthrough:
-                await embedder.embed(texts)
+                await _embed(plan, embedder)
             for task in plan.graph.tasks:
                 found[task.id] = (await _for_task(task, plan, request, label, routes))[:CANDIDATES_MAX]
     except TimeoutError:
         if not limit.expired():
             raise
         _log.warning("who could do the tasks of a plan was not known within %g s", _SECONDS)
-    except MonaiError as error:
-        _log.warning("a plan is shown without all of its candidates: %s", error)
     return found
+
+
+async def _embed(plan: Plan, embedder: Embedder) -> None:
+    """All tasks at once: the routes then find every vector in the embedder's cache."""
+    texts = [task.text[:TEXT_CHARS_MAX] for task in plan.graph.tasks if task.skill is None]
+    # What goes wrong here goes wrong again in the routes, which know what to do without vectors.
+    with suppress(MonaiError):
+        await embedder.embed(texts)
 
 
 async def _for_task(
@@ -60,5 +65,5 @@ async def _for_task(
             needs_tools = bool(request.parameters.tools) or plan.reason == "tools"
             return routes.for_passthrough(label, needs_tools=needs_tools)
         return await routes.for_text(task.text, label)
-    except CallerError:
+    except MonaiError:
         return ()

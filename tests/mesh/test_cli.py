@@ -22,6 +22,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monai_node.agents.graph import Task, TaskGraph
+from monai_node.agents.recipes import Recipe
 from monai_node.mesh.cli import build_parser, main
 from monai_node.mesh.cli_node import node_config
 from monai_node.mesh.cli_text import one_line, printable
@@ -34,6 +36,7 @@ from monai_node.mesh.config import (
     UrlSource,
 )
 from monai_node.mesh.identity import Identity
+from monai_node.mesh.recipes import RecipeFile
 from monai_node.mesh.state import open_state_dir, read_json, write_json
 from monai_node.registry.errors import SetupError
 from monai_node.registry.secret import JoinLine, Mesh
@@ -388,6 +391,13 @@ def test_a_gateway_listens_where_it_is_told() -> None:
     assert config_of("gateway", "--node-name", "My Node").name == "my-node"
 
 
+def test_a_gateway_goes_by_recipes_unless_told_not_to() -> None:
+    for arguments, has_recipes in ((["up"], True), (["gateway", "--no-recipes"], False)):
+        gateway = config_of(*arguments).gateway
+        assert gateway is not None
+        assert gateway.has_recipes is has_recipes
+
+
 # --- which mesh -----------------------------------------------------------------------------------
 def test_a_join_line_comes_from_the_command_line_then_the_environment_then_the_local_gateway(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -551,6 +561,124 @@ def test_an_error_status_is_the_sentence_in_its_body(
     assert sentence in shell.fails(*command, "--url", gateway.url)
 
 
+# --- ask --plan -----------------------------------------------------------------------------------
+GRAPH = {"tasks": [{"id": "t1", "text": "Say hi"}]}
+VIEW = {"object": "plan", "text": "greet", "graph": GRAPH, "shown": ["t1"], "tasks": [], "why": "It asks."}
+RUN: list[dict[str, Any]] = [
+    {"type": "run.created", "run": "run-1"},
+    {"type": "plan.task", "run": "run-1", "task": "t1", "text": "Say hi", "depends_on": []},
+    {"type": "task.delta", "task": "t1", "text": "not shown"},
+    {"type": "answer.delta", "text": "Hello,"},
+    {"type": "answer.delta", "text": " world"},
+    {"type": "answer.completed", "run": "run-1", "parts": [PART], "usage": USAGE},
+]
+
+
+@pytest.fixture(name="plan_file")
+def _plan_file(tmp_path: Path) -> Path:  # pyright: ignore[reportUnusedFunction]
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(VIEW))
+    return path
+
+
+def test_a_plan_from_a_file_is_carried_out_for_the_request_that_it_was_made_for(
+    shell: Shell, gateway: FakeGateway, plan_file: Path
+) -> None:
+    gateway.streams(*RUN)
+    outcome = shell("ask", "--plan", str(plan_file), "--max-tokens", "7", "--url", gateway.url)
+    assert outcome == Outcome(0, "Hello, world\n", "  tiny on alice (abcdefgh), 1.2 s: Say hi\n")
+    ((method, path, body),) = gateway.asked
+    assert (method, path, body["stream"]) == ("POST", "/v1/runs", True)
+    assert (body["graph"], body["shown"], body["max_tokens"]) == (GRAPH, ["t1"], 7)
+    assert body["messages"] == [{"role": "user", "content": "greet"}]
+    assert not {"text", "tasks", "stream_options"} & set(body)
+
+
+def test_the_json_of_a_run_is_that_of_any_answer(shell: Shell, gateway: FakeGateway, plan_file: Path) -> None:
+    gateway.streams(*RUN)
+    told = json.loads(shell("ask", "--plan", str(plan_file), "--json", "--url", gateway.url).out)
+    tasks: list[dict[str, Any]] = [{"task": "t1", "text": "Say hi", "depends_on": []}]
+    assert told == {
+        "answer": "Hello, world",
+        "run": "run-1",
+        "tasks": tasks,
+        "parts": [PART],
+        "usage": USAGE,
+    }
+
+
+@pytest.mark.parametrize("last", [None, {"type": "error", "message": "the peer was lost"}])
+def test_a_run_that_does_not_end_well_ends_with_status_1(
+    shell: Shell, gateway: FakeGateway, plan_file: Path, last: dict[str, str] | None
+) -> None:
+    gateway.streams(*RUN[:4], *([last] if last else []))
+    said = shell.fails("ask", "--plan", str(plan_file), "--url", gateway.url)
+    assert said == (last["message"] if last else "the gateway ended the answer before it was complete")
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [(None, None), ("greet", [{"role": "user", "content": "greet"}])],
+)
+def test_a_graph_alone_needs_no_request_and_may_be_given_one(
+    shell: Shell, gateway: FakeGateway, plan_file: Path, text: str | None, messages: object
+) -> None:
+    plan_file.write_text(json.dumps(GRAPH))
+    gateway.streams(*RUN)
+    words = [text] if text else []
+    assert shell("ask", *words, "--plan", str(plan_file), "--url", gateway.url).status == 0
+    assert gateway.asked[0][2].get("messages") == messages
+    assert gateway.asked[0][2]["graph"] == GRAPH
+
+
+def test_a_plan_may_come_from_a_pipe(
+    shell: Shell, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(VIEW).encode())))
+    gateway.streams(*RUN)
+    assert shell("ask", "--plan", "-", "--url", gateway.url).status == 0
+    assert gateway.asked[0][2]["graph"] == GRAPH
+
+
+def test_a_plan_for_another_request_is_refused(shell: Shell, gateway: FakeGateway, plan_file: Path) -> None:
+    said = shell.fails("ask", "part", "--plan", str(plan_file), "--url", gateway.url)
+    assert "was made for another request" in said
+    plan_file.write_text(json.dumps(GRAPH))
+    said = shell.fails("ask", "--plan", str(plan_file), "--system", "Be brief.", "--url", gateway.url)
+    assert "does not say which request" in said
+    assert gateway.asked == []
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is not JSON (Expecting property name"),
+        ("\udcff", "is not JSON ("),
+        ("[" * 100_000, "is not JSON ("),
+        ("[]", "holds no plan"),
+        ("{}", "holds no graph"),
+        ('{"graph": {}, "colour": 1}', "has the key 'colour', which is no part of a plan"),
+        ('{"tasks": [], "shown": []}', "holds no graph"),
+        ('{"graph": {}, "text": 5}', "the text in"),
+        (" " * (8 << 20) + "{}", "is larger than"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_file_that_is_no_plan_is_one_sentence(
+    shell: Shell, gateway: FakeGateway, plan_file: Path, content: str, sentence: str
+) -> None:
+    plan_file.write_bytes(content.encode(errors="surrogateescape"))
+    assert sentence in shell.fails("ask", "--plan", str(plan_file), "--url", gateway.url)
+    assert gateway.asked == []
+
+
+def test_a_plan_that_cannot_be_read_is_one_sentence(
+    shell: Shell, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    for path in (tmp_path, tmp_path / "none.json"):
+        assert "cannot be read" in shell.fails("ask", "--plan", str(path), "--url", gateway.url)
+
+
 # --- conversations --------------------------------------------------------------------------------
 def test_a_conversation_is_kept_in_the_file_that_was_named_and_gone_on_with(
     shell: Shell, gateway: FakeGateway, tmp_path: Path
@@ -687,6 +815,32 @@ def test_the_gateway_is_the_one_named_or_this_users_running_one(
     monkeypatch.setenv("MONAI_URL", gateway.url)
     assert shell("peers").status == 0
     assert len(gateway.asked) == 2
+
+
+# --- recipes --------------------------------------------------------------------------------------
+def test_recipes_are_listed_forgotten_and_cleared_without_a_gateway(shell: Shell, tmp_path: Path) -> None:
+    state = ["--state-dir", str(tmp_path)]
+    assert shell("recipes", *state).out == "no plan was accepted yet\n"
+    assert json.loads(shell("recipes", "--json", *state).out) == {"recipes": []}
+    assert "there is no recipe 'ab'" in shell.fails("recipes", "forget", "ab", *state)
+    graph = TaskGraph(tasks=(Task(id="t1", text=f"Say{EVIL}"), Task(id="t2", text="it", depends_on=["t1"])))
+    first, second = (
+        Recipe(key=f"text-{letter * 32}", title=f"{letter}{EVIL}", graph=graph, shown=("t2",))
+        for letter in "ab"
+    )
+    file = RecipeFile(open_state_dir(tmp_path).recipes_file)
+    for recipe in (first, second):
+        file.keep(recipe, [recipe.key])
+    assert shell("recipes", *state).out.splitlines()[:3] == [
+        "bbbbbbbb  only: b[2J31mevil",
+        "          t1  Say[2J31mevil",
+        "          t2  it  (after t1)",
+    ]
+    listed = json.loads(shell("recipes", "forget", "bbbbbbbb", "--json", *state).out)["recipes"]
+    assert [recipe["id"] for recipe in listed] == ["aaaaaaaa"]
+    assert listed[0]["graph"] == graph.model_dump(mode="json")
+    assert shell("recipes", "clear", *state).status == 0
+    assert file.recipes() == ()
 
 
 # --- reset ----------------------------------------------------------------------------------------

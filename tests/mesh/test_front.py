@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from monai_node.agents.graph import Task
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.mesh.config import NodeConfig
 from monai_node.mesh.directory import DirectoryOptions, Pulse, open_directory
@@ -22,6 +23,7 @@ from monai_node.mesh.front import Front
 from monai_node.mesh.identity import Identity
 from monai_node.mesh.node import Node
 from monai_node.mesh.provider import Provider
+from monai_node.mesh.recipes import RecipeFile
 from monai_node.mesh.state import open_state_dir
 from monai_node.registry.advert import Advert, Beacon, Signed, Skill, digest_of, seal
 from monai_node.registry.errors import NotFound, TaskFailed
@@ -95,9 +97,7 @@ def with_front(
 
 
 async def answer(front: Front, text: str, **options: Any) -> tuple[str, AnswerCompleted | RunFailed]:
-    request = RunRequest(
-        new_run_id(), (ChatMessage(role="user", content=text),), options=MeshOptions(**options)
-    )
+    request = request_of(text, **options)
     shown, last = "", None
     async for event in front.run(request):
         if isinstance(event, AnswerDelta):
@@ -144,6 +144,92 @@ def test_skills_that_take_long_to_index_hold_no_request_up(tmp_path: Path) -> No
             assert time.monotonic() - started < 5.0
 
     asyncio.run(main())
+
+
+# --- plans ------------------------------------------------------------------------------------------
+def request_of(text: str, **options: Any) -> RunRequest:
+    messages = (ChatMessage(role="user", content=text),)
+    return RunRequest(new_run_id(), messages, options=MeshOptions(**options))
+
+
+def test_a_plan_names_the_best_for_each_task_as_a_run_would_choose_them(tmp_path: Path) -> None:
+    async def check(front: Front) -> None:
+        tasks = [
+            Task(id="t1", text="Roll 3d6"),
+            Task(id="t2", text="Roll 3d6", skill="chat"),
+            Task(id="t3", text="Roll 3d6", skill="juggling"),
+        ]
+        found = await front.plan(request_of("Roll", plan=tasks))
+        skills = {name: [each.skill for each in best] for name, best in found.candidates.items()}
+        assert skills["t1"][0] == "dice"
+        assert (skills["t2"], skills["t3"]) == (["chat"], [])
+        named = replace(request_of("Roll 3d6"), model="scripted")
+        assert [each.model for each in (await front.plan(named)).candidates["t1"]] == ["scripted"]
+        whole = await front.plan(request_of("Roll 3d6", plan="never"))
+        assert [each.skill for each in whole.candidates["t1"]] == ["chat"]
+
+    with_front(tmp_path, LetterEmbedder(), check)
+
+
+def test_a_plan_needs_no_embedder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = request_of("Name a recipe with anchovies. Then write a poem about it.")
+
+    async def without(front: Front) -> None:
+        found = await front.plan(asked)
+        assert [[each.skill for each in found.candidates[name]] for name in ("t1", "t2")] == [["chat"]] * 2
+
+    async def too_late(front: Front) -> None:
+        found = await front.plan(asked)
+        assert len(found.plan.graph.tasks) == 2
+        assert found.candidates == {}
+
+    with_front(tmp_path / "broken", BrokenEmbedder(), without)
+    monkeypatch.setattr("monai_node.mesh.foresight._SECONDS", 0.05)
+    with_front(tmp_path / "stuck", StuckEmbedder(), too_late)
+    assert "anchovies" not in caplog.text
+
+
+def test_an_accepted_plan_is_used_by_the_next_gateway_and_by_none_without_recipes(tmp_path: Path) -> None:
+    given = [Task(id="a", text="Roll 3 dice"), Task(id="b", text="draw them")]
+
+    async def main() -> None:
+        async with asyncio.timeout(20), opened_node(tmp_path, [ScriptedEngine("x")]) as node:
+
+            def front(has_recipes: bool = True) -> Front:
+                recipes = RecipeFile(tmp_path / "recipes.json") if has_recipes else None
+                return Front(node, LetterEmbedder(), recipes)
+
+            async def planner_of(front: Front) -> str | None:
+                return (await front.plan(request_of("Roll 5 dice and draw them."))).plan.planner
+
+            accepted = request_of("Roll 3 dice and draw them", plan=given)
+            await front(has_recipes=False).accept(accepted)
+            assert await planner_of(front()) == "rules"
+            await front().accept(accepted)
+            found = (await front().plan(request_of("Roll 5 dice and draw them"))).plan
+            assert (found.planner, [task.id for task in found.graph.tasks]) == ("recipe", ["a", "b"])
+            assert found.graph.tasks[0].text == "Roll 5 dice"
+            assert await planner_of(front(has_recipes=False)) == "rules"
+
+    asyncio.run(main())
+
+
+def test_a_plan_that_cannot_be_kept_is_logged_without_its_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20), opened_node(tmp_path, []) as node:
+            recipes = RecipeFile(tmp_path / "gone" / "recipes.json")
+            tasks = [Task(id="t1", text="Name a tree"), Task(id="t2", text="draw it")]
+            await Front(node, LetterEmbedder(), recipes).accept(
+                request_of("Name a tree and draw it", plan=tasks)
+            )
+
+    asyncio.run(main())
+    assert "could not be kept" in caplog.text
+    assert "tree" not in caplog.text
 
 
 def test_a_fixed_skill_is_obeyed_and_an_unknown_one_named(tmp_path: Path) -> None:
