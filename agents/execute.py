@@ -155,6 +155,7 @@ class Execution:
                 await self._make_each(task, task.each, tries, until)
         except MonaiError as error:
             self._raise_end_of_run(error, until)
+            self._seats.leave(name)
             await self._telling.failed(task, tries, error)
             for lost in self._schedule.fail(name):
                 await self._telling.failed(self._plan.graph.task(lost), Tries(), dependency_failed(task))
@@ -223,6 +224,7 @@ class Execution:
             candidates = await self._able(task)
         count = len(fan_out.items)
         self._expect(task, candidates, count)
+        self._seats.leave(task.id)  # its items come instead
         began = self._means.clock()
         try:
             async with asyncio.TaskGroup() as group:

@@ -206,12 +206,13 @@ def test_a_task_that_nobody_waits_for_has_all_the_time_of_the_run_and_ends_it() 
 
 
 def test_a_task_that_waits_for_a_peer_until_its_deadline_fails_by_itself() -> None:
-    ada = Peer("ada", saying({"a": None}), slots=1)
-    plan = [task("a"), task("b", "a"), task("c"), task("d", "c")]
-    events = play(ask(*plan, deadline_seconds=1.0), ada)
-    assert set(codes(events)) == {"a", "b", "c", "d"}
-    assert codes(events)["c"] == "deadline_exceeded"
-    assert [asked.task for asked in ada.asked] == ["a"]
+    ada = Peer("ada", saying({"long": None}), slots=1)
+    long = Task(id="long", text="x" * 10_000)  # guessed to take longest, and so the first to be sent
+    events = play(ask(task("a"), task("b", "a"), long, deadline_seconds=1.0), ada)
+    ended = [(event.task, event.code) for event in of(TaskWasFailed, events)]
+    assert ended[:2] == [("a", "deadline_exceeded"), ("b", "dependency_failed")]
+    assert isinstance(events[-1], RunFailed)
+    assert [asked.task for asked in ada.asked] == ["long"]
 
 
 # --- who is asked ---------------------------------------------------------------------------------------
@@ -278,6 +279,23 @@ def test_an_item_that_fails_is_named_in_its_place_and_the_others_stand() -> None
     assert lines[1:] == ["2. fine", "3. fine"]
     (completed,) = [event for event in of(TaskWasCompleted, events) if event.task == "each"]
     assert [made.error is None for made in completed.provenance.items] == [False, True, True]
+
+
+def test_items_hold_up_no_other_task_while_there_is_room() -> None:
+    async def through() -> list[RunEvent]:
+        was_asked = asyncio.Event()
+
+        async def reply(request: TaskRequest) -> str | None:
+            if request.task == "each":
+                await was_asked.wait()
+            if request.task == "other":
+                was_asked.set()
+            return LIST
+
+        async with open_runner(Peer("ada", reply, slots=4)) as run:
+            return await events_of(run, ask(*EACH, task("other", "list")))
+
+    assert not codes(asyncio.run(through()))
 
 
 def test_when_every_item_fails_the_task_fails_and_what_needs_it() -> None:
