@@ -47,7 +47,7 @@ def _task_lines(task: dict[str, Any], depth: int) -> Iterator[str]:
         why = f": {one_line(need['why'])}" if need["why"] else ""
         yield f"{under}needs {one_line(need['task'])}{why}"
     for best in task["candidates"][:1]:
-        yield f"{under}→ {one_line(best['skill'])} on {who(best)}, {best['score']:.2f}"
+        yield f"{under}→ {one_line(best['model'] or best['skill'])} on {who(best)}, {best['score']:.2f}"
 
 
 # --- ask --plan ----------------------------------------------------------------------------------------

@@ -731,13 +731,13 @@ PEER = {
 
 
 def task_view(name: str, text: str, *needs: str, **more: Any) -> dict[str, Any]:
-    best = {"peer": PEER["id"], "peer_name": f"al{EVIL}ice", "skill": "chat", "score": 0.5, "reasons": []}
+    best = {"peer": PEER["id"], "peer_name": f"al{EVIL}ice", "skill": "chat", "model": "", "score": 0.5}
     return {
         "id": name,
         "text": text,
         "depends_on": list(needs),
         "needs": [{"task": other, "why": f"it says “it”{EVIL}"} for other in needs],
-        "candidates": [best, {**best, "skill": "never shown"}],
+        "candidates": [best, {**best, "skill": "not shown"}],
         **more,
     }
 
