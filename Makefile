@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCHES := $(wildcard tests/bench/*.py)
 
-.PHONY: help install up test test-full lint bench clean
+.PHONY: help install up test test-full lint bench models clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -37,6 +37,10 @@ lint: $(INSTALLED) ## ruff, pyright (strict), import contracts
 
 bench: $(INSTALLED) ## every benchmark, one JSON line each
 	@for bench in $(BENCHES); do $(BIN)/python $$bench --json || exit 1; done
+
+models: $(INSTALLED) ## train the labellers of the planner anew, into build/models (an hour or two)
+	$(BIN)/python -m monai_node.agents.training.small --seed 1 --out build/models
+	$(BIN)/python -m monai_node.agents.training.lora --seed 1 --out build/models
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Train the planner's labellers: the corpus, what a perfect labeller makes of it, networks, figures."""
