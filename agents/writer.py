@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
 from monai_node.agents.plan import Draft, Plan
 from monai_node.agents.planner import Source
 from monai_node.agents.written import ANSWER_TOKENS_MAX, SCHEMA, messages_for, plan_of
-from monai_node.registry.errors import Internal, MonaiError
+from monai_node.registry.errors import Internal, InvalidRequest, MonaiError
 from monai_node.registry.ids import new_attempt_id, new_run_id
 from monai_node.registry.wire import RUN_SECONDS_MAX, ChatMessage, Label, Parameters, TaskInput, TaskRequest
 from monai_node.router.dispatch import DispatchEvent, Done
@@ -27,7 +27,7 @@ WRITING_SECONDS_MAX = 10.0
 # request would else wait for it before somebody else plans.
 _REST_SECONDS = 30.0
 _REST_SECONDS_MAX = 600.0
-_RESTING_MAX = 256
+_REMEMBERED_MAX = 256
 _LATE_SHARE = 0.9
 # Of the candidates: a second one is asked when the first fails, a third would come too late.
 _ASKED_MAX = 2
@@ -58,7 +58,7 @@ class Rests:
         times, _ = self._until.pop(_writer(candidate), (0, 0.0))
         seconds = min(_REST_SECONDS * 2.0 ** min(times, 10), _REST_SECONDS_MAX)
         self._until[_writer(candidate)] = (times + 1, now + seconds)
-        while len(self._until) > _RESTING_MAX:
+        while len(self._until) > _REMEMBERED_MAX:
             del self._until[next(iter(self._until))]
 
     def answered(self, candidate: Candidate) -> None:
@@ -72,6 +72,7 @@ class Writers:
         self._dispatcher = dispatcher
         self._clock = clock
         self._rests = Rests()
+        self._schemaless: set[Writer] = set()  # their servers refuse a schema
 
     async def plan_unless_late(
         self, draft: Draft, candidates: Sequence[Candidate], label: Label, seconds: float
@@ -100,16 +101,25 @@ class Writers:
         """The plan of the first of a few candidates that answers; None when its answer is no plan.
 
         Raises what the dispatcher raises. Cancelling resets the task's stream, which ends the model's work.
+        A server that refuses the schema is asked without: it can be told in words what to write.
         """
+        first, deadline = _writer(candidates[0]), self._clock() + seconds
 
         async def ask(messages: Sequence[ChatMessage], schema: dict[str, Any]) -> str:
-            request = _task(messages, schema, candidates[0], label, seconds)
-            return await self._send(request, candidates[:_ASKED_MAX], seconds)
+            if first not in self._schemaless:
+                request = _task(messages, schema, candidates[0], label, seconds)
+                with suppress(InvalidRequest):
+                    return await self._send(request, candidates[:_ASKED_MAX], deadline)
+            request = _task(messages, None, candidates[0], label, seconds)
+            text = await self._send(request, candidates[:1], deadline)
+            if len(self._schemaless) < _REMEMBERED_MAX:
+                self._schemaless.add(first)
+            return text
 
         return await plan_with(ask, draft)
 
-    async def _send(self, request: TaskRequest, candidates: Sequence[Candidate], seconds: float) -> str:
-        sending = self._dispatcher.send(request, candidates, self._clock() + seconds)
+    async def _send(self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float) -> str:
+        sending = self._dispatcher.send(request, candidates, deadline)
         async with aclosing(sending) as events:
             async for event in events:
                 if isinstance(event, Done):
@@ -140,7 +150,7 @@ def _writer(candidate: Candidate) -> Writer:
 
 def _task(
     messages: Sequence[ChatMessage],
-    schema: dict[str, Any],
+    schema: dict[str, Any] | None,
     candidate: Candidate,
     label: Label,
     seconds: float,

@@ -35,13 +35,12 @@ SCHEMA: dict[str, Any] = {
     "properties": {
         "tasks": {
             "type": "array",
-            "minItems": 1,
             "maxItems": TASKS_MAX,
             "items": {
                 "type": "object",
                 "properties": {
                     "text": {"type": "string"},
-                    "needs": {"type": "array", "items": {"type": "integer"}, "maxItems": TASKS_MAX},
+                    "needs": {"type": "array", "items": {"type": "integer"}},
                 },
                 "required": ["text", "needs"],
                 "additionalProperties": False,

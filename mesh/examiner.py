@@ -11,7 +11,7 @@ from monai_node.agents.exam import Exam, Question, draft_of, is_better, question
 from monai_node.agents.plan import Draft, Plan
 from monai_node.agents.writer import WRITING_SECONDS_MAX
 from monai_node.mesh.marks import MarkBook
-from monai_node.registry.errors import DeadlineExceeded, MonaiError
+from monai_node.registry.errors import DeadlineExceeded, MonaiError, log_defect
 from monai_node.registry.ids import short
 from monai_node.router.index import Offer
 from monai_node.router.planners import Mark, Writer, writer_of
@@ -62,14 +62,23 @@ class Examiner:
         local = self._local_score
         if local is None:
             return {}
-        marks = self._book.marks(self._offers(), local)
-        return {writer: mark for writer, mark in marks.items() if is_better(mark.score, mark.seconds, local)}
+        marks = self.marks().items()
+        return {writer: mark for writer, mark in marks if is_better(mark.score, mark.seconds, local)}
+
+    def marks(self) -> dict[Writer, Mark]:
+        """What is known of those that are reachable now."""
+        return self._book.marks(self._offers(), self._local_score or 0.0)
 
     async def keep_examined(self) -> None:
         """Examine whoever has no mark yet, one at a time, until cancelled."""
-        await self.examine_locally()
         while True:
-            await self.examine_next()
+            try:
+                if self._local_score is None:
+                    await self.examine_locally()
+                await self.examine_next()
+            except Exception as error:  # an entry point: a defect here must not end the gateway
+                log_defect("the exam", error)
+                return
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def examine_next(self) -> None:

@@ -13,7 +13,7 @@ from monai_node.agents.label import Reading, label_by_rules
 from monai_node.agents.plan import Draft, Plan, PlannerName, finish
 from monai_node.agents.planner import Planner, Source, labelling
 from monai_node.agents.segment import Segment
-from monai_node.agents.writer import WRITING_SECONDS_MAX, Sender, Writers, writing
+from monai_node.agents.writer import WRITING_SECONDS_MAX, Planners, Sender, Writers, writing
 from monai_node.mesh.config import PlannerChoice
 from monai_node.mesh.examiner import Examiner
 from monai_node.mesh.marks import EXAMS_FILE, MarkBook
@@ -52,11 +52,17 @@ class Labellers:
     lora: Read | None = None
 
 
+def _nobody(_: Label) -> list[Candidate]:
+    return []
+
+
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """The planner, and what keeps it knowing who plans best."""
+    """The planner, and what keeps it knowing who plans best. `models` names, for a label, the models that
+    may plan, best first, with what is known of them, asked or not; nobody where none is ever asked."""
 
     planner: Planner
+    models: Planners = _nobody
     examiner: Examiner | None = None
 
     async def keep_examined(self) -> None:
@@ -90,14 +96,17 @@ def open_planning(
         def anybody(of: Label) -> list[Candidate]:
             return _candidates(reach, {}, of)
 
-        return Planning(Planner([*_given(recipes), writing(writers, anybody), *local]))
+        return Planning(Planner([*_given(recipes), writing(writers, anybody), *local]), anybody)
     examiner = _examiner(reach, writers, local, MarkBook(folder / EXAMS_FILE, time.time), label)
+
+    def examined(of: Label) -> list[Candidate]:
+        return _candidates(reach, examiner.marks(), of)
 
     def better(of: Label) -> list[Candidate]:
         marks = examiner.better()
         return [each for each in _candidates(reach, marks, of) if (each.peer, each.model) in marks]
 
-    return Planning(Planner([*_given(recipes), writing(writers, better), *local]), examiner)
+    return Planning(Planner([*_given(recipes), writing(writers, better), *local]), examined, examiner)
 
 
 def _given(source: Source | None) -> list[Source]:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
 
 import pytest
 
 from monai_node.agents.plan import Draft, Plan, begin
 from monai_node.agents.request import RunRequest
 from monai_node.agents.writer import Rests, Writers, writing
-from monai_node.registry.errors import PeerLost
+from monai_node.registry.errors import InvalidRequest, PeerLost
 from monai_node.registry.ids import AttemptId, PeerId, RunId
 from monai_node.registry.wire import ChatMessage, TaskCompleted, TaskRequest
 from monai_node.router.dispatch import Dispatched, DispatchEvent, Done
@@ -87,6 +88,24 @@ def test_nobody_is_asked_when_nobody_may_be() -> None:
     source = writing(Writers(sender, lambda: 0.0), lambda label: [])
     assert run(source.plan(draft(), "trusted")) is None
     assert sender.sent == []
+
+
+def test_a_server_that_refuses_the_schema_is_asked_without_from_then_on() -> None:
+    class Refusing(Sender):
+        async def send(
+            self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+        ) -> AsyncGenerator[DispatchEvent]:
+            self.error = InvalidRequest("maxItems?") if request.parameters.json_schema else None
+            async with aclosing(super().send(request, candidates, deadline)) as events:
+                async for event in events:
+                    yield event
+
+    sender = Refusing()
+    writers = Writers(sender, lambda: 0.0)
+    for _ in range(2):
+        assert run(writers.plan(draft(), [A, B], "trusted", 8.0)) is not None
+    has_schema = [request.parameters.json_schema is not None for request, _, _ in sender.sent]
+    assert has_schema == [True, False, False]
 
 
 def test_cancelling_closes_the_stream_and_a_late_model_rests() -> None:

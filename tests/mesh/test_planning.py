@@ -328,7 +328,9 @@ def test_a_model_plans_after_it_did_better_in_the_exam(tmp_path: Path) -> None:
         async with mesh_of(tmp_path, engine) as mesh:
             planning = mesh.planning("auto")
             assert (await plan(planning)).planner == "rules", "nobody knows yet how well it plans"
+            assert "took no exam yet" in planning.models("trusted")[0].reasons
             await examined(planning, mesh)
+            assert planning.models("trusted")[0].score > 0.9
             assert (await plan(planning)).planner == "model"
             again = mesh.planning("auto")
             assert again.examiner is not None
@@ -366,6 +368,20 @@ def test_exams_are_taken_in_the_background_until_everybody_has_a_mark(tmp_path: 
                 await asyncio.gather(background, return_exceptions=True)
 
     run(work())
+
+
+def test_a_defect_of_an_exam_ends_exams_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_: Draft) -> Plan:
+        raise ZeroDivisionError
+
+    async def none(*_: object) -> None:
+        return None
+
+    book = MarkBook(tmp_path / EXAMS_FILE, time.time)
+    run(Examiner(book, list, none, broken, time.monotonic).keep_examined())
+    assert "the exam failed: ZeroDivisionError" in caplog.text
 
 
 def test_an_exam_that_fails_is_tried_again_a_few_times_only(tmp_path: Path) -> None:
