@@ -21,8 +21,8 @@ Edge = tuple[int, int]
 # Logistic regression as in `skill_steps`, for the entries of `link_evidence`, on the links of the gold
 # skills. Trained on four fifths and scored on the rest, edge-F1 is 47.5 with chosen skills (the gold's
 # arguments; 50.8 with its links) and 65.9 with gold skills.
-_WEIGHTS = (0.9, 0.2, -1.2, 1.2, 0.9, -0.4, -0.7, 1.7, 0.9, 0.3)
-_CONSTANT = -0.75
+_WEIGHTS = (1.25, -1.4, 1.1, 0.95, -0.45, -0.6, 1.65, 1.0, 0.35)
+_CONSTANT = -0.7
 # A link too many costs time, one too few loses data; 0.15 to 0.30 are within half a point.
 LINKED_MIN = 0.25
 
@@ -75,10 +75,10 @@ def link_evidence(
 ) -> Matrix:
     """What speaks for each link, one row each, every entry about 0 to 1:
 
-    the maker is told first; it is the last such maker told before; how many such makers are told before
-    (a third each); how plainly the words around the taker speak of a maker told before, and of one told
-    later; the request brings such a thing along; the words around the taker name it; the taker needs
-    several of them; there is no other maker; the two are told next to each other.
+    the maker is told first; how many such makers are told first (a third each); how plainly the words
+    around the taker speak of a maker told before, and of one told later; the request brings such a thing
+    along; the words around the taker name it; the taker needs several of them; there is no other maker;
+    the two are told next to each other.
     """
     share = shares(scores)
     reaches = _around(wording, chosen)
@@ -101,7 +101,6 @@ def link_evidence(
         rows.append(
             (
                 float(maker < taker),
-                float(earlier[-1:] == [maker]),
                 len(earlier) / 3,
                 spoken if maker < taker else 0.0,
                 spoken if maker > taker else 0.0,

@@ -1,10 +1,15 @@
-"""Measure the planner of rules: how fast it is, how often it splits one request, how much it finds.
+"""Measure planning: what is found, how often one request is split, how long it takes.
 
     python tests/bench/planner.py --json
+    python tests/bench/planner.py --json --plans FILE... [--planner NAME...]
+    python tests/bench/planner.py --json --data F --tools F [--graph F] [--planner NAME] [--limit N] [--out F]
 
-Prints one JSON line. Data are read from $MONAI_BENCH_DATA (default ../shared/bench beside the
-repository); without them the line says `skipped`. The competitor on the same requests is the whole
-request as one task, which is what a single model is given.
+Prints one JSON line. A planner is rules, small, lora, model or auto; one that is not here is named with
+what it needs. Competitors see the same requests in the same run.
+
+Without options the planner of rules is measured on the data in $MONAI_BENCH_DATA (default
+../shared/bench beside the repository; without them the line says `skipped`), beside the whole request as
+one task, which is what a single model is given:
 
 - `split_share`: CLINC150's short requests for one thing that become more than one task.
 - `plans`: own requests with gold plans (tests/agents/data), the half that was tuned on and the other.
@@ -12,11 +17,18 @@ request as one task, which is what a single model is given.
   found between found tasks.
 - `steps`: TaskBench's multimedia DAG requests. Their gold steps are partly never said, so only numbers
   of tasks are compared.
+
+`--plans` measures planners on hand-made requests in the format of tests/agents/data/README.md.
+
+`--data` measures planning over tools with types, on any file of TaskBench's schema: which tools are
+chosen and how they are linked. `--out` writes each prediction as a JSON line. Competitors: the whole
+request to its likest tool; each clause to its likest tool, linked to the nearest that types allow.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -27,12 +39,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from planner_arms import NAMES, Arm, Files, Unavailable, open_arm
+from planner_handmade import figures, not_planned
+from planner_typed import Competitors, by_types, read_tools
+from planner_typed import measure as measure_tools
+
 from monai_node.agents.graph import Task
 from monai_node.agents.lexicon import words
 from monai_node.agents.plan import plan
 from monai_node.agents.request import MeshOptions, RunRequest
+from monai_node.mesh.embedders import open_sentence_embedder
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import ChatMessage
+from monai_node.router.embed import CachedEmbedder
+from monai_node.router.likeness import PhraseScorer
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / "tests" / "agents" / "data" / "plans-dev.jsonl"
@@ -174,19 +194,77 @@ def measure(data: Path) -> dict[str, Any]:
     }
 
 
+async def on_plans(paths: Sequence[Path], planners: Sequence[str], files: Files, limit: int | None) -> Any:
+    found: dict[str, Any] = {}
+    async with open_sentence_embedder() as embedder:
+        for path in paths:
+            found[path.name] = {"one_task": await figures(path, Arm("rules", not_planned), limit)}
+            for name in planners:
+                try:
+                    async with open_arm(name, files, embedder) as arm:
+                        found[path.name][name] = await figures(path, arm, limit)
+                except Unavailable as missing:
+                    found[path.name][name] = str(missing)
+    return found
+
+
+async def on_tools(options: argparse.Namespace, files: Files) -> dict[str, Any]:
+    """Figures of the package and its competitors on requests over typed tools."""
+    graph = json.loads(options.graph.read_text(encoding="utf-8")) if options.graph else None
+    tools = read_tools(json.loads(options.tools.read_text(encoding="utf-8")), graph)
+    rows = read(options.data)[: options.limit]
+    name = (options.planner or ["rules"])[0]
+    async with open_sentence_embedder() as embedder, open_arm(name, files, embedder) as arm:
+        others = Competitors(tools, CachedEmbedder(embedder))
+        found, predictions = await measure_tools(rows, tools, by_types(arm, tools, PhraseScorer(embedder)))
+        competitors = {
+            "one_task": (await measure_tools(rows, tools, others.one_task))[0],
+            "clauses": (await measure_tools(rows, tools, others.clauses))[0],
+        }
+    if options.out:
+        lines = (json.dumps(prediction, ensure_ascii=False) for prediction in predictions)
+        options.out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return {"planner": arm.name, "summary": found, "competitors": competitors}
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure planning; prints one JSON line.")
+    parser.add_argument("--json", action="store_true", help="one JSON line (the default, and only, form)")
+    parser.add_argument("--planner", action="append", choices=NAMES, help="several for --plans")
+    parser.add_argument("--limit", type=int, help="only the first N requests")
+    parser.add_argument("--plans", type=Path, nargs="+", metavar="FILE", help="hand-made requests with plans")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="requests in TaskBench's schema")
+    parser.add_argument("--tools", type=Path, metavar="FILE", help="TaskBench's table of tools")
+    parser.add_argument("--graph", type=Path, metavar="FILE", help="TaskBench's graph of tools")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where predictions go, one a line")
+    parser.add_argument("--base", type=Path, metavar="GGUF", help="lora: the base model")
+    parser.add_argument("--adapter", type=Path, metavar="GGUF", help="lora: its adapter")
+    parser.add_argument("--url", help="model: a server with an OpenAI endpoint")
+    parser.add_argument("--model", default="default", help="model: its name there")
+    options = parser.parse_args()
+    if (options.data is None) != (options.tools is None):
+        parser.error("--data and --tools go together")
+    return options
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the planner of rules.")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON line (the default, and only, form)"
-    )
-    parser.parse_args()
-    data = Path(os.environ.get("MONAI_BENCH_DATA", ROOT.parent / "shared" / "bench"))
+    options = parsed()
+    files = Files(options.base, options.adapter, options.url, options.model)
     line: dict[str, Any] = {
         "bench": "planner",
         "host": platform.machine(),
         "python": platform.python_version(),
     }
-    if (data / "planner").is_dir() and (data / "dispatch").is_dir():
+    data = Path(os.environ.get("MONAI_BENCH_DATA", ROOT.parent / "shared" / "bench"))
+    if options.data is not None:
+        try:
+            line |= asyncio.run(on_tools(options, files))
+        except Unavailable as missing:
+            line["skipped"] = str(missing)
+    elif options.plans is not None:
+        names = options.planner or ["rules", "small"]
+        line["summary"] = asyncio.run(on_plans(options.plans, names, files, options.limit))
+    elif (data / "planner").is_dir() and (data / "dispatch").is_dir():
         line["summary"] = measure(data)
     else:
         line["skipped"] = f"no data in {data}"
