@@ -106,11 +106,17 @@ def test_a_folder_that_cannot_be_written_loses_nothing_but_the_file(tmp_path: Pa
     assert book.mark(offer("a"), 0.5) is not None
 
 
-def test_the_number_of_marks_is_bounded(tmp_path: Path) -> None:
-    clock = Clock()
-    book = MarkBook(tmp_path / "missing" / EXAMS_FILE, clock)
-    for number in range(505):
-        clock.now += 1
-        book.note(offer(f"p{number}", ""), score=0.9, seconds=1.5)
-    assert book.mark(offer("p0", ""), 0.5) is None
-    assert book.mark(offer("p504", ""), 0.5) is not None
+def test_the_oldest_mark_makes_room_for_a_new_one(tmp_path: Path) -> None:
+    file, clock = tmp_path / EXAMS_FILE, Clock()
+    MarkBook(file, clock).note(offer("p0", ""), score=0.9, seconds=1.5)
+    kept = json.loads(file.read_text())
+    for kind in ("quality", "speed"):
+        ((key, entry),) = kept[kind].items()
+        kept[kind] = {key.replace("p0", f"p{at}"): entry | {"taken_at": 1e6 + at} for at in range(500)}
+    file.write_text(json.dumps(kept))
+    clock.now += 1_000
+    book = MarkBook(file, clock)
+    assert book.mark(offer("p0", ""), 0.5) is not None
+    book.note(offer("new", ""), score=0.9, seconds=1.5)
+    marked = book.marks([offer("p0", ""), offer("p1", ""), offer("new", "")], 0.5)
+    assert [peer for peer, _ in marked] == ["p1", "new"]
