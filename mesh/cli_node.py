@@ -139,6 +139,8 @@ def _sources(options: argparse.Namespace) -> list[Source]:
     if not sources:
         raise SetupError("nothing to serve: name a model.gguf or an agent.py, or a server with --url")
     models = [source for source in sources if not isinstance(source, AgentSource)]
+    if options.may_plan and not models:
+        raise SetupError("--may-plan is said of a model; name a model.gguf or a server with --url")
     if len(models) > 1 and (options.name or words):
         raise SetupError("--name and --skill describe one model; serve several with several commands")
     return sources

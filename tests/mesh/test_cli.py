@@ -238,6 +238,7 @@ def test_the_version_is_that_of_the_package(shell: Shell) -> None:
         (["serve", "--url", "http://127.0.0.1:1/v1"], "--url needs --model"),
         (["serve", "a.gguf", "b.gguf", "--name", "c"], "describe one model"),
         (["serve", "a.gguf", "b.gguf", "--skill", "s"], "describe one model"),
+        (["serve", "a.py", "--may-plan"], "is said of a model"),
         (
             ["serve", "--url", "u", "--model", "m", "--api-key-env", "NO_SUCH_KEY"],
             "NO_SUCH_KEY: that variable",
