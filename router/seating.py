@@ -22,8 +22,9 @@ SLOTS_DEFAULT = 4
 # A task that has run for longer than expected is expected to run for this share of its time again:
 # times are skewed to the right, and what is late tends to stay late.
 _LATE_SHARE = 0.3
-# The part of its slack that a task spends on a slower peer. Times vary: on TaskBench's graphs with
-# log-normal durations (sigma 0.8), half of it lengthens runs by 3 % and a quarter by nothing.
+# The part of its slack that a task spends on a slower peer. Times vary: where all tasks are expected to
+# take equally long (TaskBench's graphs, simulated, log-normal with sigma 0.8, one slot a peer), spending
+# half of it lengthens runs by 3 %, a quarter by 0.5 %.
 _SPENT_SHARE = 0.25
 # A peer whose task ended so recently may still be announced as having it.
 _BEACON_LAG_SECONDS = 1.0
