@@ -19,8 +19,8 @@ from monai_node.agents.skill_steps import Chosen, Matrix, TypedSkill, Vector, is
 Edge = tuple[int, int]
 
 # Logistic regression as in `skill_steps`, for the entries of `link_evidence`, on the links of the gold
-# skills. Trained on four fifths and scored on the rest, edge-F1 is 47.5 with chosen skills (the gold's
-# arguments; 50.8 with its links) and 65.9 with gold skills.
+# skills. Fitted on either half of the requests and scored on the other, edge-F1 is 48.1 (51.7 with the
+# links that the gold lists); about 65 (69) where the skills are the gold's.
 _WEIGHTS = (1.25, -1.4, 1.1, 0.95, -0.45, -0.6, 1.65, 1.0, 0.35)
 _CONSTANT = -0.7
 # A link too many costs time, one too few loses data; 0.15 to 0.30 are within half a point.

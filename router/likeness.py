@@ -50,8 +50,14 @@ class PhraseScorer:
         if not phrases or not skills:
             return np.zeros((len(phrases), len(skills)), np.float32)
         known = await self._texts(tuple(_texts_of(skill) for skill in skills))
-        vectors = await self._embedder.embed([phrase[:TEXT_CHARS_MAX] for phrase in phrases])
+        vectors = await self._embed(phrases)
         return await asyncio.to_thread(_fused, known, vectors, phrases, len(skills))
+
+    async def _embed(self, phrases: Sequence[str]) -> Vectors:
+        """Shortest first: an embedder fills up each batch to its longest text."""
+        order = sorted(range(len(phrases)), key=lambda at: len(phrases[at]))
+        vectors = await self._embedder.embed([phrases[at][:TEXT_CHARS_MAX] for at in order])
+        return vectors[np.argsort(order)]
 
     async def _texts(self, texts: tuple[tuple[str, ...], ...]) -> _Texts:
         if self._known is None or self._known[0] != texts:
