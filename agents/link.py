@@ -80,6 +80,7 @@ _RESULT = re.compile(
     r"|\bthe (?:other|others|rest|remaining ones?|winner|loser|former|latter)\b(?! \w+ (?:of|in|for|from)\b)"
     r"|\bthe \w+est(?: ones?| two| three| of (?:them|these|those))?\W*\Z"
     r"|\b(?:each|every) (?:one|of (?:them|these|those))\b"
+    r"|\b(?:about|for|from|into|of|on|to|under|with) each(?=\s*(?:[.,;:!?)]|\Z))"
     r"|\bthe (?:top|best|first|last) (?:ones?|two|three|four|five)\W*\Z"
     r"|\b(?:how many|which|what) (?:is|are|was|were|went|there)\b(?! (?:the|a|an|your|my|in|\d)\b)",
     re.I,

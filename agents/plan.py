@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from monai_node.agents.each import each_of
 from monai_node.agents.graph import DEPTH_MAX, TASK_TEXT_CHARS_MAX, TASKS_MAX, Task, TaskGraph
 from monai_node.agents.label import Labeller, Reading, label_by_rules
 from monai_node.agents.lexicon import CARRYING_ON_VERBS, WORKING_VERBS, words
@@ -129,14 +130,16 @@ def finish(draft: Draft, reading: Reading, planner: PlannerName = "rules") -> Pl
     steps = [step_of(request, part) for part in parts]
     links = link(steps, _needs(draft, reading, parts))
     share(request, links, steps)
+    each = each_of(steps, links)
     texts = [words_of(request, part) for part in parts]
     if sum(map(len, texts)) > GRAPH_CHARS_MAX or max(map(len, texts)) > TASK_TEXT_CHARS_MAX:
         return single(draft, "too_long", planner)
     graph = TaskGraph.repair(
         Task(
-            id=f"t{index + 1}",
+            id=_name(index),
             text=texts[index],
-            depends_on=[f"t{other + 1}" for other in links[index].depends_on],
+            depends_on=[_name(other) for other in links[index].depends_on],
+            each=None if (maker := each[index]) is None else _name(maker),
             turns=_turns(steps[index], parts[index], links[index], draft.earlier),
         )
         for index in range(len(parts))
@@ -232,6 +235,10 @@ def _one_task(
         planner=planner,
         origins=(whole,),
     )
+
+
+def _name(index: int) -> str:
+    return f"t{index + 1}"
 
 
 def _needs(draft: Draft, reading: Reading, parts: Sequence[Part]) -> list[tuple[int, ...] | None]:

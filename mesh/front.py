@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from monai_node.agents.planner import Planner
 from monai_node.agents.recipes import accepted, recipe_source
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions
 from monai_node.mesh.foresight import candidates_of
 from monai_node.mesh.gateway.backend import ModelEntry, PeerView, Planned, RouteCandidate
 from monai_node.mesh.node import Node, Say
+from monai_node.mesh.planning import Labellers, Reach, open_planning
 from monai_node.mesh.recipes import RecipeFile
 from monai_node.mesh.state import write_json
 from monai_node.registry.advert import Advert, Beacon, ModelInfo, Skill
@@ -55,7 +55,13 @@ _NOBODY = "no peer is reachable that offers a skill"
 class Front:
     """Implements the gateway's `Backend` and the run's `Routes` on one node."""
 
-    def __init__(self, node: Node, embedder: Embedder, recipes: RecipeFile | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        embedder: Embedder,
+        recipes: RecipeFile | None = None,
+        labellers: Labellers | None = None,
+    ) -> None:
         from monai_node.agents.run import Runner
 
         self._node = node
@@ -73,7 +79,15 @@ class Front:
         # Whoever opened a mesh to strangers meant to use it; a private one stays among its members.
         label: Label = "open" if node.mesh.is_open else "trusted"
         self._default_label: Label = label
-        planner = Planner([recipe_source(recipes)] if recipes else [])
+        self._planning = open_planning(
+            (node.config.gateway or GatewayOptions()).planner,
+            Reach(self._offers, dispatcher, self._health, time.monotonic),
+            node.state.node(node.config.name).path,
+            label,
+            recipes=recipe_source(recipes) if recipes else None,
+            labellers=labellers,
+        )
+        planner = self._planning.planner
         self._runner: Runner = Runner(self, dispatcher, time.monotonic, label, _now, planner)
         self._changed = asyncio.Event()
         self._changed.set()
@@ -92,6 +106,10 @@ class Front:
                 _log.warning("skills could not be indexed: %s", error)
             if len(self._index):
                 self._reachable.set()
+
+    async def keep_examined(self) -> None:
+        """Find out which models of the mesh plan better than we do, when nobody needs them."""
+        await self._planning.keep_examined()
 
     async def until_reachable(self) -> None:
         """Return when a skill of some peer can be matched."""
@@ -323,9 +341,10 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
         from monai_node.mesh.gateway.app import create_app
 
         recipes = RecipeFile(node.state.recipes_file) if options.has_recipes else None
-        front = Front(node, embedder, recipes)
+        front = Front(node, embedder, recipes, Labellers(small=embedder.label))
         async with task_scope() as scope, _listen(create_app(front), options) as address:
             scope.start(front.keep_indexed(), name="skill index")
+            scope.start(front.keep_examined(), name="planners' exams")
             with _announced_here(node, address.url):
                 yield Gateway(address.url, front)
 
