@@ -36,7 +36,8 @@ _TITLE_CHARS_MAX = 200
 _NEVER_ALONE: frozenset[Slot | None] = frozenset({"number", "name"})
 # A text of more pieces was put together anew.
 _RUNS_MAX = 16
-_TOKENS_MAX = 500
+# Tens of milliseconds; a plan of eight tasks takes a few thousand.
+_STEPS_MAX = 200_000
 _GLUE_CHARS_MAX = 2
 _SPACE = re.compile(r"\s*")
 _WHY = "so it was in the plan that you gave for a request like this"
@@ -81,14 +82,15 @@ def keys_of(draft: Draft) -> tuple[str, str]:
 
 
 def recipe_of(draft: Draft, graph: TaskGraph, shown: Sequence[str] = ()) -> Recipe | None:
-    """What to remember of a plan that was accepted for this request, the one with the wider use.
+    """What to remember of a plan that was accepted for this request, the one with the wider use. `graph`
+    passes its check.
 
     None when its tasks need other turns of the conversation than their words say, or when it is too
     long to keep. `shown` are the tasks whose results made the answer; empty: those no other needs.
     """
     tokens = tokens_of(draft.segments)
-    known = tokens if len(tokens) <= _TOKENS_MAX else []
-    found = [_runs(task.text, draft.text, known) for task in graph.tasks]
+    search = _Search(draft.text, tokens)
+    found = [search.runs(task.text) for task in graph.tasks]
     runs = tuple(each for each in found if each is not None)
     text_key, shape_key = keys_of(draft)
     if len(runs) == len(found):
@@ -175,40 +177,54 @@ def _key(kind: str, text: str) -> str:
 
 
 # --- where the words of a task stand ------------------------------------------------------------------
-def _runs(text: str, request: str, tokens: Sequence[Token]) -> tuple[Run, ...] | None:
-    """The text as runs of tokens, each as long as can be; None when it holds anything else."""
-    runs: list[Run] = []
-    at = 0
-    while at < len(text) and len(runs) < _RUNS_MAX:
-        glue = _SPACE.match(text, at)
-        assert glue is not None  # it matches no space, too
-        run, at = _longest_run(text, glue.end(), request, tokens, runs[-1].last + 1 if runs else 0)
-        if run is None or len(glue[0]) > _GLUE_CHARS_MAX:
-            return None
-        runs.append(run.model_copy(update={"glue": glue[0]}))
-    return tuple(runs) if at == len(text) else None
+class _Search:
+    """Looks for the words of tasks in one request. It gives up after _STEPS_MAX, as if it found nothing:
+    a text that says one word over and over could be anywhere."""
 
+    def __init__(self, request: str, tokens: Sequence[Token]) -> None:
+        self._request = request
+        self._tokens = tokens
+        self._steps = 0
 
-def _longest_run(
-    text: str, at: int, request: str, tokens: Sequence[Token], expected: int
-) -> tuple[Run | None, int]:
-    """The longest run that the text goes on with, and where it ends; of equal ones that at `expected`
-    or after it."""
-    best: tuple[Run | None, int] = (None, at)
-    for first in (*range(expected, len(tokens)), *range(expected)):
-        last, end = first - 1, at
+    def runs(self, text: str) -> tuple[Run, ...] | None:
+        """The text as runs of tokens, each as long as can be; None when it holds anything else."""
+        runs: list[Run] = []
+        at = 0
+        while at < len(text) and len(runs) < _RUNS_MAX:
+            glue = _SPACE.match(text, at)
+            assert glue is not None  # it matches no space, too
+            run, at = self._longest(text, glue.end(), runs[-1].last + 1 if runs else 0)
+            if run is None or len(glue[0]) > _GLUE_CHARS_MAX:
+                return None
+            runs.append(run.model_copy(update={"glue": glue[0]}))
+        return tuple(runs) if at == len(text) else None
+
+    def _longest(self, text: str, at: int, expected: int) -> tuple[Run | None, int]:
+        """The longest run that the text goes on with, and where it ends; of equal ones the first from
+        `expected` on."""
+        best: tuple[Run | None, int] = (None, at)
+        for first in (*range(expected, len(self._tokens)), *range(expected)):
+            last, end = self._follow(text, at, first)
+            if self._steps > _STEPS_MAX:
+                return None, at
+            is_chance = last == first and self._tokens[first].slot in _NEVER_ALONE
+            if end > best[1] and not is_chance:
+                best = Run(first=first, last=last), end
+            if end == len(text):
+                break
+        return best
+
+    def _follow(self, text: str, at: int, first: int) -> tuple[int, int]:
+        """The last token up to which the text goes on as the request does from `first`, and its end."""
+        tokens, last, end = self._tokens, first - 1, at
         while last + 1 < len(tokens):
-            gap = request[tokens[last].end : tokens[last + 1].start] if last >= first else ""
+            self._steps += 1
+            gap = self._request[tokens[last].end : tokens[last + 1].start] if last >= first else ""
             longer = _after(text, end + len(gap), tokens[last + 1]) if text.startswith(gap, end) else None
             if longer is None:
                 break
             last, end = last + 1, longer
-        is_chance = last == first and tokens[first].slot in _NEVER_ALONE
-        if end > best[1] and not is_chance:
-            best = Run(first=first, last=last), end
-        if end == len(text):
-            break
-    return best
+        return last, end
 
 
 def _after(text: str, at: int, token: Token) -> int | None:

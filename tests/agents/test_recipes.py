@@ -196,6 +196,13 @@ def test_turns_follow_from_the_conversation_and_a_plan_that_fixes_them_is_not_ke
     assert recipe_of(draft_of(asked, asks, says), odd) is None
 
 
+def test_words_that_could_be_anywhere_are_not_looked_for_without_end() -> None:
+    request = "write " * 490 + ". Draw it"
+    short, long = "write write", ("write " * 100 + " ") * 15 + "write"
+    assert kept(request, graph_of(short)).key.startswith("shape-")
+    assert kept(request, graph_of(long)).key.startswith("text-")
+
+
 def test_a_plan_that_is_too_long_is_not_kept() -> None:
     assert recipe_of(draft_of(FRENCH), graph_of("x" * RECIPE_BYTES_MAX)) is None
 
