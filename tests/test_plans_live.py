@@ -32,7 +32,7 @@ OTHER = 'Translate "far away" into Italian and count its words.'
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Generator[LiveMesh]:
     with LiveMesh(tmp_path_factory.mktemp("plans")) as mesh:
-        mesh.open_gateway()
+        mesh.open_gateway("gateway", "--planner", "rules")
         (mesh.folder / "crier.py").write_text(CRIER)
         mesh.serve("crier", str(mesh.folder / "crier.py")).wait_ready()
         mesh.wait_state("crier", "alive", 5)
