@@ -12,12 +12,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from monai_node.agents.graph import TASKS_MAX
 from monai_node.agents.skill_phrases import TEXT_TYPE, Span, Wording, noun_of
 from monai_node.agents.skill_steps import Chosen, Matrix, TypedSkill, choose, shares
 from monai_node.agents.typed_conversions import Conversion, conversions
 from monai_node.agents.typed_link import Edge, link
 
+# More skills than these are compared pairwise for too long; those that match no phrase well are left out.
+SKILLS_MAX = 64
 # How much of a clause must speak for a skill that another clause names already.
 _AGAIN_MIN = 0.5
 _WHY_CHARS_MAX = 60
@@ -49,10 +53,14 @@ def typed_steps(
     circle, and at most TASKS_MAX. None when types have nothing to say: all skills are text to text.
 
     `scores` has a row for each phrase of the wording and a column for each skill, 1 for a sure match and
-    0.4 for none. A request that names no skill has no steps.
+    0.4 for none. Of many skills the SKILLS_MAX that match best are looked at. A request that names no
+    skill has no steps.
     """
     if not is_typed(skills):
         return None
+    if len(skills) > SKILLS_MAX:
+        kept = np.sort(np.argsort(-scores.max(axis=0), kind="stable")[:SKILLS_MAX])
+        skills, scores = [skills[int(at)] for at in kept], scores[:, kept]
     chosen = choose(wording, scores, skills)
     chosen = sorted([*chosen, *_again(wording, scores, chosen)], key=lambda one: (one.span, one.skill))
     if len(chosen) > TASKS_MAX:

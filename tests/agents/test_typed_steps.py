@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+from graphlib import TopologicalSorter
+from random import Random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typed_mesh import SKILLS, scored
 
 from monai_node.agents.graph import TASKS_MAX
@@ -69,3 +75,27 @@ def test_a_request_that_names_no_skill_has_no_steps() -> None:
 def test_a_plan_is_never_longer_than_a_graph_may_be() -> None:
     found = steps_of(" ".join(f"Annotate picture{at}.png." for at in range(60)))
     assert 2 < len(found) <= TASKS_MAX
+
+
+def test_of_many_skills_the_best_matching_are_looked_at() -> None:
+    wording = word("Plot rain.csv and annotate the result.")
+    many = tuple(TypedSkill(f"other-{at}", ("image/*",), ("audio/*",)) for at in range(300))
+    scores = np.column_stack([np.full((len(wording.phrases), len(many)), 0.1), scored(wording)])
+    found = typed_steps(wording, scores, (*many, *SKILLS))
+    assert [step.skill for step in found or ()] == ["plot", "annotate"]
+
+
+_SAID = "plot annotate compare the it chart. a.png b.csv, and then 'some quoted words' using"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(_SAID.split()), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_whatever_matches_the_steps_can_be_run(said: list[str], random: Random) -> None:
+    wording = word(" ".join(said))
+    scores = np.array([[random.uniform(-0.2, 1.5) for _ in SKILLS] for _ in wording.phrases])
+    found = typed_steps(wording, scores, SKILLS)
+    assert found is not None
+    TopologicalSorter({at: step.depends_on for at, step in enumerate(found)}).prepare()
+    for step in found:
+        assert all(0 <= at < len(found) for at in step.depends_on)
+        assert 0 <= step.span[0] < step.span[1] <= len(wording.text)
