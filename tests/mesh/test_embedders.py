@@ -2,24 +2,33 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
 
 from monai_node.agents.examples.arithmetic import agent as arithmetic
 from monai_node.agents.examples.calendar_dates import agent as calendar
+from monai_node.agents.label import Reading, label_by_rules
+from monai_node.agents.segment import segment
 from monai_node.mesh import embed_child
+from monai_node.mesh.child import Child
 from monai_node.mesh.embed_child import WEIGHTS_SHA256
-from monai_node.mesh.embedders import BATCH_TEXTS_MAX, TEXT_CHARS_MAX, open_sentence_embedder
+from monai_node.mesh.embedders import (
+    BATCH_TEXTS_MAX,
+    LABEL_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    SentenceEmbedder,
+    open_sentence_embedder,
+)
 from monai_node.mesh.engine.describe import chat_skill
-from monai_node.registry.errors import SetupError
+from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
-from monai_node.router.embed import CachedEmbedder, Embedder, Vectors
+from monai_node.router.embed import CachedEmbedder, Vectors
 from monai_node.router.health import Health
 from monai_node.router.index import Offer, SkillIndex
 from monai_node.router.rank import rank
@@ -93,14 +102,20 @@ async def longest_stall(work: Coroutine[Any, Any, object]) -> float:
 class Opened:
     """An embedder that the tests of this file share, and the event loop it lives on."""
 
-    embedder: Embedder
+    embedder: SentenceEmbedder
     runner: asyncio.Runner
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         return self.runner.run(self._embed(texts))
 
+    def label(self, text: str) -> Reading:
+        return self.runner.run(self._label(text))
+
     async def _embed(self, texts: Sequence[str]) -> Vectors:
         return await self.embedder.embed(texts)
+
+    async def _label(self, text: str) -> Reading:
+        return await self.embedder.label(segment(text))
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +126,11 @@ def opened() -> Generator[Opened]:
         runner.run(_leave(context))
 
 
-async def _enter(context: AbstractAsyncContextManager[Embedder]) -> Embedder:
+async def _enter(context: AbstractAsyncContextManager[SentenceEmbedder]) -> SentenceEmbedder:
     return await context.__aenter__()
 
 
-async def _leave(context: AbstractAsyncContextManager[Embedder]) -> None:
+async def _leave(context: AbstractAsyncContextManager[SentenceEmbedder]) -> None:
     await context.__aexit__(None, None, None)
 
 
@@ -171,6 +186,55 @@ def test_most_requests_find_the_skill_they_are_for(opened: Opened) -> None:
     assert found["arithmetic"] >= 11
     assert found["calendar"] >= 12
     assert found["chat"] >= 10
+
+
+@pytest.mark.model
+def test_segments_are_labelled_in_the_same_process(opened: Opened) -> None:
+    found = opened.label("What is 37 * 49? Write a poem about rivers. Then translate the poem into Welsh.")
+    assert found.labels == ("task",) * 3
+    assert found.needs == ((), (), (1,))
+    assert opened.label("Hello there!").labels == ("context",)
+
+
+@pytest.mark.model
+def test_a_document_starts_no_task_and_its_words_stay_here(opened: Opened) -> None:
+    found = opened.label("Translate the following into Welsh: Shut the gate, then write a poem.")
+    assert found.labels == ("task", "context")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("text", ["", "Sing. " * 100, "word " * LABEL_CHARS_MAX])
+def test_what_is_too_long_for_the_labeller_is_read_by_the_rules(opened: Opened, text: str) -> None:
+    assert opened.label(text) == label_by_rules(segment(text))
+
+
+class Answering:
+    """A child that answers every call alike."""
+
+    info: ClassVar = {"dimensions": 384}
+
+    def __init__(self, answer: object) -> None:
+        self._answer = answer
+
+    async def call(self, op: str, payload: Any) -> AsyncGenerator[Any]:
+        yield self._answer
+
+
+NO_READINGS: list[object] = [
+    None,
+    {"labels": ["task"]},
+    {"labels": ["task", "task"], "needs": [[]]},
+    {"labels": ["task"], "needs": [[0]]},
+    {"labels": ["order"], "needs": [[]]},
+    {"labels": ["task", "task"], "needs": [[], []]},
+]
+
+
+@pytest.mark.parametrize("answer", NO_READINGS)
+def test_an_answer_that_is_no_reading_is_an_error_of_the_mesh(answer: object) -> None:
+    embedder = SentenceEmbedder(cast(Child, Answering(answer)))
+    with pytest.raises(TaskFailed, match="no reading"):
+        asyncio.run(embedder.label(segment("Write a poem")))
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

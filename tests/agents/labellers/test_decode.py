@@ -19,6 +19,9 @@ from monai_node.agents.segment import segment
 SEGMENTS = segment("Name a tree. Draw it. Sing. Translate this text: Write a poem. Dance.")
 
 
+REST: tuple[Label, ...] = ("context",) * 4
+
+
 def scores(*best: Label, by: float = 2.0) -> Scores:
     return np.array([[by * (label == one) for label in LABELS] for one in best], np.float32)
 
@@ -76,10 +79,10 @@ def test_whatever_the_scores_the_needs_make_no_circle(values: list[float]) -> No
     [
         Reading(("task",) * 4),
         Reading(("task", "continue", "continue", "continue", "continue")),
-        Reading(("task", *("context",) * 4), ((0,), None, None, None, None)),
-        Reading(("task", *("context",) * 4), ((1,), None, None, None, None)),
-        Reading(("task", *("context",) * 4), ((), (0,), None, None, None)),
-        Reading(("task", "task", *("context",) * 3), ((1,), (0,), None, None, None)),
+        Reading(("task", *REST), ((0,), None, None, None, None)),
+        Reading(("task", *REST), ((1,), None, None, None, None)),
+        Reading(("task", *REST), ((), (0,), None, None, None)),
+        Reading(("task", "task", *REST[1:]), ((1,), (0,), None, None, None)),
     ],
 )
 def test_what_is_no_reading_of_the_segments_is_refused(wrong: Reading) -> None:

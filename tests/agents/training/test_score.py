@@ -1,6 +1,6 @@
 import pytest
 
-from monai_node.agents.label import Reading
+from monai_node.agents.label import Label, Reading
 from monai_node.agents.segment import segment
 from monai_node.agents.training.corpus import Gold, GoldTask
 from monai_node.agents.training.score import measure, outline, summarise, token_f1
@@ -17,7 +17,7 @@ GOLD = Gold(
 
 
 def read(*tasks: int, needs: dict[int, tuple[int, ...]] | None = None) -> Reading:
-    labels = tuple("task" if at in tasks else "continue" for at in range(len(SEGMENTS)))
+    labels = tuple[Label, ...]("task" if at in tasks else "continue" for at in range(len(SEGMENTS)))
     said = tuple((needs or {}).get(at, ()) if at in tasks else None for at in range(len(SEGMENTS)))
     return Reading(labels, said if needs is not None else ())
 
