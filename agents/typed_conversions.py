@@ -7,7 +7,7 @@ lacking, and plain text never is, since the request itself is text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from monai_node.agents.graph import TASKS_MAX
 from monai_node.agents.skill_phrases import TEXT_TYPE, Wording, noun_of
@@ -17,10 +17,10 @@ from monai_node.agents.typed_link import Edge, reaches
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Skills, by index, of which each feeds the next and the last the step `taker`. `makers` are the
-    steps that feed the first; `makes` is the media type that was lacking."""
+    """Skills, by index, of which each feeds the next and the last the steps `takers`, first step first.
+    `makers` are the steps that feed the first; `makes` is the media type that was lacking."""
 
-    taker: int
+    takers: tuple[int, ...]
     row: tuple[int, ...]
     makers: tuple[int, ...]
     makes: str
@@ -39,14 +39,22 @@ def conversions(
     A step whose lack nothing mends is left as it is. Steps and conversions are at most TASKS_MAX.
     """
     found: list[Conversion] = []
+    flows = list(edges)  # a conversion passes results on as a link does
     room = TASKS_MAX - len(steps)
     for taker in range(len(steps)):
-        # A step that needs this one cannot feed it.
-        before = [at for at in range(len(steps)) if at != taker and not reaches(edges, taker, at)]
         for lacked in _lacking(wording, skills, steps, taker):
+            # A step that needs this one cannot feed it.
+            before = [at for at in range(len(steps)) if at != taker and not reaches(flows, taker, at)]
+            shared = _shareable(found, flows, taker, lacked)
+            if shared is not None:
+                found[shared] = replace(found[shared], takers=(*found[shared].takers, taker))
+                flows += [(maker, taker) for maker in found[shared].makers]
+                continue
             row = _shortest(wording, fitness, skills, [steps[at] for at in before], set(steps), lacked)
             if row and len(row) <= room:
-                found.append(Conversion(taker, row, _makers(wording, skills, steps, before, row[0]), lacked))
+                makers = _makers(wording, skills, steps, before, row[0])
+                found.append(Conversion((taker,), row, makers, lacked))
+                flows += [(maker, taker) for maker in makers]
                 room -= len(row)
     return found
 
@@ -60,6 +68,14 @@ def _lacking(
         is_at_hand = is_given(wording, taken) or any(suits(product, taken) for product in made)
         if taken != TEXT_TYPE and not is_at_hand and noun_of(taken) not in said:
             yield taken
+
+
+def _shareable(found: Sequence[Conversion], flows: Sequence[Edge], taker: int, lacked: str) -> int | None:
+    """A conversion found already that makes this too and waits for nothing that waits for this step."""
+    for at, one in enumerate(found):
+        if one.makes == lacked and not any(reaches(flows, taker, maker) for maker in one.makers):
+            return at
+    return None
 
 
 def _shortest(

@@ -144,21 +144,18 @@ def _laid_out(
     """The steps with each conversion before the step that needs it, and all places counted anew."""
     laid: list[TypedStep] = []
     place_of: dict[int, int] = {}
+    row_of: list[tuple[Conversion, range]] = []
     for index, step in enumerate(steps):
-        for one in (one for one in found if one.taker == index):
+        for one in (one for one in found if one.takers[0] == index):
             why = f"makes the {noun_of(one.makes)} that {step.skill} takes"
+            row_of.append((one, range(len(laid), len(laid) + len(one.row))))
             laid += [TypedStep(skills[at].id, step.span, (), is_said=False, why=why) for at in one.row]
         place_of[index] = len(laid)
         laid.append(step)
     needs = {place_of[index]: {place_of[at] for at in step.depends_on} for index, step in enumerate(steps)}
-    for index in range(len(steps)):
-        at = place_of[index]
-        for one in reversed([one for one in found if one.taker == index]):
-            needs[place_of[index]].add(at - 1)
-            for offset in range(1, len(one.row) + 1):
-                is_first = offset == len(one.row)
-                needs[at - offset] = (
-                    {place_of[maker] for maker in one.makers} if is_first else {at - offset - 1}
-                )
-            at -= len(one.row)
+    for one, row in row_of:
+        needs |= {at: {at - 1} for at in row[1:]}
+        needs[row[0]] = {place_of[maker] for maker in one.makers}
+        for taker in one.takers:
+            needs[place_of[taker]].add(row[-1])
     return tuple(replace(step, depends_on=tuple(sorted(needs[at]))) for at, step in enumerate(laid))

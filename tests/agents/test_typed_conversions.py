@@ -12,7 +12,7 @@ FLAT = [0.5] * len(SKILLS)
 def test_a_lacking_conversion_is_found() -> None:
     wording = word("Plot the rainfall in report.pdf")
     assert conversions(wording, FLAT, SKILLS, [index("plot")], []) == [
-        Conversion(taker=0, row=(index("export-table"),), makers=(), makes="text/csv")
+        Conversion(takers=(0,), row=(index("export-table"),), makers=(), makes="text/csv")
     ]
 
 
@@ -54,6 +54,24 @@ def test_a_conversion_is_fed_by_a_step_but_not_by_one_that_waits_for_it() -> Non
     )
     wording = word("Make it so")
     assert conversions(wording, [0.5] * 3, skills, [0, 2], []) == [
-        Conversion(taker=1, row=(1,), makers=(0,), makes="audio/*")
+        Conversion(takers=(1,), row=(1,), makers=(0,), makes="audio/*")
     ]
     assert conversions(wording, [0.5] * 3, skills, [0, 2], [(1, 0)]) == []
+
+
+def test_one_conversion_serves_every_step_that_lacks_the_same() -> None:
+    skills = (*SKILLS, TypedSkill("count", ("text/csv",), ("text/plain",)))
+    steps = [index("plot"), 5]
+    (found,) = conversions(word("Plot and count report.pdf"), [0.5] * 6, skills, steps, [])
+    assert (found.takers, found.row) == ((0, 1), (index("export-table"),))
+
+
+def test_conversions_never_make_two_steps_wait_for_each_other() -> None:
+    skills = (
+        TypedSkill("mix", ("audio/*",), ("video/*",)),
+        TypedSkill("cut", ("application/pdf",), ("image/*",)),
+        TypedSkill("picture-to-sound", ("image/*",), ("audio/*",)),
+        TypedSkill("film-to-paper", ("video/*",), ("application/pdf",)),
+    )
+    found = conversions(word("Mix it and cut it"), [0.5] * 4, skills, [0, 1], [])
+    assert [(one.makers, one.takers) for one in found] == [((1,), (0,))]

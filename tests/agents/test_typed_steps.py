@@ -49,6 +49,18 @@ def test_two_conversions_are_a_chain() -> None:
     ]
 
 
+def test_a_conversion_that_two_steps_need_is_made_once() -> None:
+    skills = (*SKILLS, TypedSkill("count", ("text/csv",), ("text/plain",)))
+    wording = word("Plot the rainfall in report.pdf, then count the days.")
+    counts = [[1.1 if "count" in phrase.text else 0.0] for phrase in wording.phrases]
+    found = typed_steps(wording, np.hstack([scored(wording), np.array(counts)]), skills)
+    assert [(step.skill, step.depends_on) for step in found or ()] == [
+        ("export-table", ()),
+        ("plot", (0,)),
+        ("count", (0,)),
+    ]
+
+
 def test_places_are_counted_anew_behind_a_conversion() -> None:
     found = steps_of("Plot the rainfall in report.pdf and annotate the result.")
     assert [step.skill for step in found] == ["export-table", "plot", "annotate"]
