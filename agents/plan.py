@@ -76,11 +76,13 @@ class Plan(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request that is to be planned: the last user message, cut, and the turns before it."""
+    """A request that is to be planned: the last user message, cut, and the turns before it. `whole` says
+    why nobody has to read it: it is one task."""
 
     text: str
     segments: tuple[Segment, ...]
     earlier: tuple[ChatMessage, ...]
+    whole: Reason | None = None
 
 
 def plan(request: RunRequest, labeller: Labeller = label_by_rules) -> Plan:
@@ -89,11 +91,13 @@ def plan(request: RunRequest, labeller: Labeller = label_by_rules) -> Plan:
     InvalidRequest when the conversation has no text, or when a plan that the caller sent cannot be run.
     """
     begun = begin(request)
-    return begun if isinstance(begun, Plan) else finish(begun, labeller(begun.segments))
+    if isinstance(begun, Plan):
+        return begun
+    return finish(begun, Reading(()) if begun.whole else labeller(begun.segments))
 
 
 def begin(request: RunRequest) -> Draft | Plan:
-    """What a labeller is to read, or the plan at once when nothing has to be read. Errors as in `plan`."""
+    """What is to be read, or the plan at once when it is no question of reading. Errors as in `plan`."""
     given = request.options.plan
     if isinstance(given, list):
         return _given(given, request)
@@ -103,12 +107,14 @@ def begin(request: RunRequest) -> Draft | Plan:
     if why_not is not None:
         return _one_task(_last_text(request.messages), [], why_not, is_passthrough=True)
     text = request.messages[-1].content
-    draft = Draft(text, tuple(segment(text)), request.messages[:-1])
-    if sum(len(piece.text) for piece in draft.segments if piece.kind != "payload") > INSTRUCTION_CHARS_MAX:
-        return single(draft, "too_long")
-    if sum(_may_start_a_task(piece) for piece in draft.segments) < 2:
-        return single(draft, "single")
-    return draft
+    segments = tuple(segment(text))
+    return Draft(text, segments, request.messages[:-1], _why_whole(segments))
+
+
+def _why_whole(segments: Sequence[Segment]) -> Reason | None:
+    if sum(len(piece.text) for piece in segments if piece.kind != "payload") > INSTRUCTION_CHARS_MAX:
+        return "too_long"
+    return "single" if sum(map(_may_start_a_task, segments)) < 2 else None
 
 
 def single(draft: Draft, reason: Reason, planner: PlannerName | None = None) -> Plan:
@@ -120,7 +126,10 @@ def single(draft: Draft, reason: Reason, planner: PlannerName | None = None) -> 
 
 def finish(draft: Draft, reading: Reading, planner: PlannerName = "rules") -> Plan:
     """The plan that follows from a reading of the draft's segments; ValueError unless it has one label
-    for each. Whatever the labels say, the graph can be run, and a payload is never a task."""
+    for each. Whatever the labels say, the graph can be run, and a payload is never a task. Of a draft
+    that is one task, the reading is not looked at."""
+    if draft.whole is not None:
+        return single(draft, draft.whole)
     request = take_apart(draft.text, draft.segments, reading.labels)
     parts = request.parts
     if len(parts) < 2:

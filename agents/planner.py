@@ -28,11 +28,13 @@ PLANNING_SHARE_MAX = 0.25
 @dataclass(frozen=True, slots=True)
 class Source:
     """One way to plan: `seconds` is the longest it may take. `plan` is given the draft and the label
-    under which it may be shown to peers; None or a MonaiError: it has no plan to offer."""
+    under which it may be shown to peers; None or a MonaiError: it has no plan to offer. `takes_whole`:
+    it is also asked about requests that are one task to anybody who only reads them."""
 
     name: PlannerName
     seconds: float
     plan: Callable[[Draft, Label], Awaitable[Plan | None]]
+    takes_whole: bool = False
 
 
 def labelling(
@@ -45,6 +47,11 @@ def labelling(
         return await asyncio.to_thread(finish, draft, reading, name)
 
     return Source(name, seconds, planned)
+
+
+def by_rules(draft: Draft) -> Plan:
+    """The plan that the rules make; theirs is the one reading that always succeeds."""
+    return finish(draft, Reading(()) if draft.whole else label_by_rules(draft.segments))
 
 
 class Planner:
@@ -65,10 +72,12 @@ class Planner:
             return begun
         share = request.options.deadline_seconds * PLANNING_SHARE_MAX
         for source in self._sources:
+            if begun.whole is not None and not source.takes_whole:
+                continue
             found = await _ask(source, begun, label, min(source.seconds, share))
             if found is not None:
                 return found
-        return await asyncio.to_thread(lambda: finish(begun, label_by_rules(begun.segments)))
+        return await asyncio.to_thread(by_rules, begun)
 
 
 async def _ask(source: Source, draft: Draft, label: Label, seconds: float) -> Plan | None:

@@ -252,7 +252,7 @@ def accepted(request: RunRequest) -> tuple[Recipe, tuple[str, str]] | None:
         return None
     unplanned = options.model_copy(update={"plan": "auto", "shown": None})
     draft = begin(replace(request, options=unplanned))
-    if isinstance(draft, Plan):
+    if isinstance(draft, Plan) or draft.whole == "too_long" or (draft.whole and len(options.plan) == 1):
         return None
     recipe = recipe_of(draft, TaskGraph(tasks=tuple(options.plan)), options.shown or ())
     return recipe and (recipe, keys_of(draft))
@@ -272,10 +272,10 @@ def recipe_source(store: Recipes) -> Source:
     """The planner's source that goes by kept recipes; it has no plan for requests of unknown shape."""
 
     def planned(draft: Draft) -> Plan | None:
-        recipe = store.find(keys_of(draft))
+        recipe = None if draft.whole == "too_long" else store.find(keys_of(draft))
         return None if recipe is None else apply(recipe, draft)
 
     async def plan(draft: Draft, _: Label) -> Plan | None:
         return await asyncio.to_thread(planned, draft)
 
-    return Source("recipe", _SOURCE_SECONDS, plan)
+    return Source("recipe", _SOURCE_SECONDS, plan, takes_whole=True)

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_node.agents.label import Reading, label_by_rules
-from monai_node.agents.plan import Draft, Plan, PlannerName, finish
-from monai_node.agents.planner import Planner, Source, labelling
+from monai_node.agents.label import Reading
+from monai_node.agents.plan import Draft, Plan, PlannerName
+from monai_node.agents.planner import Planner, Source, by_rules, labelling
 from monai_node.agents.segment import Segment
 from monai_node.agents.writer import WRITING_SECONDS_MAX, Planners, Sender, Writers, writing
 from monai_node.mesh.config import PlannerChoice
@@ -163,6 +163,6 @@ def _examiner(
                 continue
             if plan is not None:
                 return plan
-        return await asyncio.to_thread(lambda: finish(draft, label_by_rules(draft.segments)))
+        return await asyncio.to_thread(by_rules, draft)
 
     return Examiner(book, lambda: one_each(reach.offers()), plan_by, plan_locally, reach.clock)

@@ -107,6 +107,17 @@ def test_nobody_is_asked_when_there_is_nothing_to_read(text: str, options: MeshO
     assert found.planner is None
 
 
+def test_a_source_that_takes_whole_requests_is_asked_about_one_that_needs_no_reading() -> None:
+    asked: list[str] = []
+
+    async def plan(draft: Draft, _: Label) -> None:
+        asked.append(draft.text)
+
+    found = planned(Source("recipe", 1, plan, takes_whole=True), text="Hello!")
+    assert asked == ["Hello!"]
+    assert (found.reason, found.planner) == ("single", None)
+
+
 def test_a_source_is_told_under_which_label_it_may_show_the_request() -> None:
     told: list[tuple[str, Label]] = []
 

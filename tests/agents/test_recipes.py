@@ -282,3 +282,14 @@ def test_a_request_that_is_never_to_be_planned_is_not_planned_by_a_recipe() -> N
         Planner([recipe_source(Shelf(recipe))]).plan(request_of(FRENCH, plan="never"), "local")
     )
     assert (plan.planner, plan.reason) == (None, "never")
+
+
+def test_a_request_that_looks_like_one_task_can_be_taught_otherwise() -> None:
+    text = "Newsletter about bees"
+    graph = graph_of("Newsletter", "about bees")
+    assert draft_of(text).whole == "single"
+    found = accepted(request_of(text, plan=list(graph.tasks)))
+    assert found is not None
+    learnt = applied(found[0], text)
+    assert learnt is not None
+    assert learnt.graph == graph
