@@ -19,6 +19,7 @@ from monai_node.agents.skill_phrases import TEXT_TYPE, Span, Wording, noun_of
 from monai_node.agents.skill_steps import Chosen, Matrix, TypedSkill, choose, shares
 from monai_node.agents.typed_conversions import Conversion, conversions
 from monai_node.agents.typed_link import Edge, link
+from monai_node.registry.advert import Skill
 
 # More skills than these are compared pairwise for too long; those that match no phrase well are left out.
 SKILLS_MAX = 64
@@ -41,9 +42,14 @@ class TypedStep:
     why: str
 
 
+def typed(skill: Skill) -> TypedSkill:
+    """An announced skill with its types. Its input modes are read as what one call needs, all of them."""
+    return TypedSkill(skill.id, tuple(skill.input_modes), tuple(skill.output_modes))
+
+
 def is_typed(skills: Sequence[TypedSkill]) -> bool:
     """Whether any of the skills takes or makes something other than plain text."""
-    return any(set(skill.takes) | set(skill.makes) != {TEXT_TYPE} for skill in skills)
+    return any({*skill.takes, *skill.makes} - {TEXT_TYPE} for skill in skills)
 
 
 def typed_steps(

@@ -11,7 +11,8 @@ from typed_mesh import SKILLS, scored
 from monai_node.agents.graph import TASKS_MAX
 from monai_node.agents.skill_phrases import word
 from monai_node.agents.skill_steps import TypedSkill
-from monai_node.agents.typed_steps import TypedStep, is_typed, typed_steps
+from monai_node.agents.typed_steps import TypedStep, is_typed, typed, typed_steps
+from monai_node.registry.advert import Skill
 
 
 def steps_of(text: str) -> tuple[TypedStep, ...]:
@@ -78,6 +79,13 @@ def test_where_all_skills_are_text_to_text_types_say_nothing() -> None:
     wording = word("Plot rain.csv and annotate the chart.")
     assert not is_typed(plain)
     assert typed_steps(wording, scored(wording), plain) is None
+
+
+def test_an_announced_skill_is_text_to_text_unless_it_says_otherwise() -> None:
+    plain = Skill(id="chat", name="Chat", description="Answers.")
+    draws = Skill(id="draw", name="Draw", description="Draws.", output_modes=["image/png"])
+    assert not is_typed([typed(plain)])
+    assert is_typed([typed(plain), typed(draws)])
 
 
 def test_a_request_that_names_no_skill_has_no_steps() -> None:
