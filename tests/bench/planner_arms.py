@@ -101,10 +101,10 @@ async def _small(embedder: Embedder | None) -> Read:
 
 
 async def _lora(files: Files) -> Read:
-    from monai_node.mesh.engine.llama_labeller import LoraLabeller
-
     if files.adapter is None or files.base is None:
         raise Unavailable("not available: name the base model's and the adapter's GGUF: --base F --adapter F")
+    from monai_node.mesh.engine.llama_labeller import LoraLabeller
+
     try:
         labeller = await asyncio.to_thread(LoraLabeller, files.base, files.adapter)
     except MonaiError as error:
