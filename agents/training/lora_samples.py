@@ -21,7 +21,7 @@ from monai_node.agents.training.decoder import Decoder
 from monai_node.agents.training.gguf_base import GgufBase
 
 IGNORED = -100
-# 99.9 % of the corpus is shorter; one long request would widen a whole batch.
+# More than 99 % of the corpus is shorter; one long request would widen a whole batch.
 _TOKENS_MAX = 160
 # Requests whose lengths differ by less than this may share a batch.
 _LENGTH_JITTER = 6

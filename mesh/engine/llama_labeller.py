@@ -15,7 +15,7 @@ from monai_node.mesh.engine.llama import has_amx
 from monai_node.mesh.engine.llama_binding import Adapter, Context, Model
 from monai_node.registry.errors import SetupError, TaskFailed
 
-_N_CTX = 512  # tokens; the longest prompt of 3,800 requests has 310
+_N_CTX = 512  # tokens; the longest prompt of the corpus has 268
 _START, _END = "<|im_start|>", "<|im_end|>"
 
 
