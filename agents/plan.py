@@ -43,7 +43,7 @@ Reason = (
         "too_deep",  # more than DEPTH_MAX
     ]
 )
-PlannerName = Literal["rules", "small", "lora", "model", "recipe"]
+PlannerName = Literal["rules", "small", "lora", "model", "recipe", "types"]
 
 
 class Origin(BaseModel):

@@ -37,6 +37,13 @@ class Source:
     takes_whole: bool = False
 
 
+# What a plan in words becomes when more is known than words; returns it as it is when that says nothing.
+Refine = Callable[[Draft, Plan, Label], Awaitable[Plan]]
+# Who read words and nothing but words, if anybody had to.
+_READERS: tuple[PlannerName | None, ...] = ("rules", "small", "lora", None)
+_REFINING_SECONDS = 3.0
+
+
 def labelling(
     name: PlannerName, seconds: float, read: Callable[[Sequence[Segment]], Awaitable[Reading]]
 ) -> Source:
@@ -55,10 +62,12 @@ def by_rules(draft: Draft) -> Plan:
 
 
 class Planner:
-    """Plans requests; `sources` are asked in their order."""
+    """Plans requests; `sources` are asked in their order, and what was read in the words alone is given
+    to `refine`."""
 
-    def __init__(self, sources: Sequence[Source] = ()) -> None:
+    def __init__(self, sources: Sequence[Source] = (), refine: Refine | None = None) -> None:
         self._sources = tuple(sources)
+        self._refine = refine
 
     async def plan(self, request: RunRequest, label: Label) -> Plan:
         """The plan of a request, in at most PLANNING_SHARE_MAX of its time for each source.
@@ -71,25 +80,32 @@ class Planner:
         if isinstance(begun, Plan):
             return begun
         share = request.options.deadline_seconds * PLANNING_SHARE_MAX
+        found = await self._read(begun, label, share)
+        if self._refine is None or found.planner not in _READERS:
+            return found
+        refining = self._refine(begun, found, label)
+        return await _within(min(_REFINING_SECONDS, share), "by types", refining) or found
+
+    async def _read(self, draft: Draft, label: Label, share: float) -> Plan:
         for source in self._sources:
-            if begun.whole is not None and not source.takes_whole:
+            if draft.whole is not None and not source.takes_whole:
                 continue
-            found = await _ask(source, begun, label, min(source.seconds, share))
+            found = await _within(min(source.seconds, share), source.name, source.plan(draft, label))
             if found is not None:
                 return found
-        return await asyncio.to_thread(by_rules, begun)
+        return await asyncio.to_thread(by_rules, draft)
 
 
-async def _ask(source: Source, draft: Draft, label: Label, seconds: float) -> Plan | None:
-    """The source's plan; None when it has none, fails or is late."""
+async def _within(seconds: float, name: str, planning: Awaitable[Plan | None]) -> Plan | None:
+    """The plan; None when there is none, or whoever makes it fails or is late."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            return await source.plan(draft, label)
+            return await planning
     except MonaiError as error:
-        _log.warning("the planner %s failed, the next is asked: %s", source.name, error)
+        _log.warning("the planner %s failed, the next is asked: %s", name, error)
     except TimeoutError:
         if not limit.expired():
             raise
-        _log.warning("the planner %s took longer than %.1f s, the next is asked", source.name, seconds)
+        _log.warning("the planner %s took longer than %.1f s, the next is asked", name, seconds)
     return None

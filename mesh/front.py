@@ -34,6 +34,7 @@ from monai_node.router.dispatch import Dispatcher
 from monai_node.router.embed import CachedEmbedder, Embedder
 from monai_node.router.health import Health
 from monai_node.router.index import Match, Offer, SkillIndex
+from monai_node.router.likeness import PhraseScorer
 from monai_node.router.policy import peer_label
 from monai_node.router.rank import Candidate, rank, rank_general, rank_models
 
@@ -86,6 +87,7 @@ class Front:
             label,
             recipes=recipe_source(recipes) if recipes else None,
             labellers=labellers,
+            scorer=PhraseScorer(self._embedder),
         )
         planner = self._planning.planner
         self._runner: Runner = Runner(self, dispatcher, time.monotonic, label, _now, planner)

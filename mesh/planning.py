@@ -11,8 +11,11 @@ from pathlib import Path
 
 from monai_node.agents.label import Reading
 from monai_node.agents.plan import Draft, Plan, PlannerName
-from monai_node.agents.planner import Planner, Source, by_rules, labelling
+from monai_node.agents.planner import Planner, Refine, Source, by_rules, labelling
 from monai_node.agents.segment import Segment
+from monai_node.agents.skill_phrases import word
+from monai_node.agents.typed_plan import over_skills
+from monai_node.agents.typed_steps import is_typed, typed, typed_steps
 from monai_node.agents.writer import WRITING_SECONDS_MAX, Planners, Sender, Writers, writing
 from monai_node.mesh.config import PlannerChoice
 from monai_node.mesh.examiner import Examiner
@@ -21,6 +24,7 @@ from monai_node.registry.errors import MonaiError, NoProvider, SetupError
 from monai_node.registry.wire import Label
 from monai_node.router.health import Health
 from monai_node.router.index import Offer
+from monai_node.router.likeness import PhraseScorer
 from monai_node.router.planners import Mark, Writer, one_each, planners, writer_of
 from monai_node.router.rank import Candidate
 
@@ -28,7 +32,8 @@ _log = logging.getLogger(__name__)
 
 Read = Callable[[Sequence[Segment]], Awaitable[Reading]]
 
-# Many times what either takes on two idle cores: a busy machine must not make us plan worse.
+# Many times what either takes on two idle cores (26 ms and 390 ms): a busy machine must not make us plan
+# worse.
 SMALL_SECONDS_MAX = 3.0
 LORA_SECONDS_MAX = 3.0
 
@@ -79,24 +84,27 @@ def open_planning(
     *,
     recipes: Source | None = None,
     labellers: Labellers | None = None,
+    scorer: PhraseScorer | None = None,
 ) -> Planning:
-    """The planning that the owner chose; rules stand behind every choice.
+    """The planning that the owner chose; rules stand behind every choice, and where skills of the mesh
+    take or make other things than text, `scorer` compares them with what was read.
 
     `auto` has a model of the mesh plan only after it was measured to plan better than the best labeller
     here; its marks are kept in `folder`, and exams are taken under `label`. SetupError when a labeller was
     chosen that is not there.
     """
-    present = labellers or Labellers()
-    local = _local_sources(choice, present)
+    local = _local_sources(choice, labellers or Labellers())
+    refine = _by_types(reach, scorer) if scorer is not None else None
     if choice not in ("auto", "model"):
-        return Planning(Planner([*_given(recipes), *local]))
+        return Planning(Planner([*_given(recipes), *local], refine))
     writers = Writers(reach.dispatcher, reach.clock)
     if choice == "model":
 
         def anybody(of: Label) -> list[Candidate]:
             return _candidates(reach, {}, of)
 
-        return Planning(Planner([*_given(recipes), writing(writers, anybody), *local]), anybody)
+        sources = [*_given(recipes), writing(writers, anybody), *local]
+        return Planning(Planner(sources, refine), anybody)
     examiner = _examiner(reach, writers, local, MarkBook(folder / EXAMS_FILE, time.time), label)
 
     def examined(of: Label) -> list[Candidate]:
@@ -106,7 +114,24 @@ def open_planning(
         marks = examiner.better()
         return [each for each in _candidates(reach, marks, of) if (each.peer, each.model) in marks]
 
-    return Planning(Planner([*_given(recipes), writing(writers, better), *local]), examined, examiner)
+    sources = [*_given(recipes), writing(writers, better), *local]
+    return Planning(Planner(sources, refine), examined, examiner)
+
+
+def _by_types(reach: Reach, scorer: PhraseScorer) -> Refine:
+    async def refine(draft: Draft, plan: Plan, _: Label) -> Plan:
+        """Over the narrow skills that are offered at this moment, if any is more than text to text."""
+        skills = {offer.skill.id: offer.skill for offer in reach.offers() if not offer.skill.is_general}
+        kinds = [typed(skill) for skill in skills.values()]
+        if draft.whole == "too_long" or not is_typed(kinds):
+            return plan
+        wording = await asyncio.to_thread(word, draft.text)
+        scores = await scorer.score([phrase.text for phrase in wording.phrases], list(skills.values()))
+        steps = await asyncio.to_thread(typed_steps, wording, scores.astype(float), kinds) or ()
+        is_more_than_text = is_typed([typed(skills[step.skill]) for step in steps])
+        return over_skills(draft, plan, steps, skills) if is_more_than_text else plan
+
+    return refine
 
 
 def _given(source: Source | None) -> list[Source]:

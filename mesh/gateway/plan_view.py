@@ -108,6 +108,7 @@ _READERS: dict[PlannerName, str] = {
     "rules": "by rules",
     "small": "by the small planning model",
     "lora": "by the bundled model with the planner's adapter",
+    "types": "against the skills of the mesh and their types",
     "model": "by a large model of the mesh",
     "recipe": "by a recipe: you gave the plan for a request like this",
 }

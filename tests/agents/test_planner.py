@@ -6,7 +6,7 @@ import pytest
 
 from monai_node.agents.label import Reading
 from monai_node.agents.plan import Draft, Plan
-from monai_node.agents.planner import PLANNING_SHARE_MAX, Planner, Source, labelling
+from monai_node.agents.planner import PLANNING_SHARE_MAX, Planner, Refine, Source, labelling
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.agents.segment import Segment
 from monai_node.registry.errors import TaskFailed
@@ -126,3 +126,31 @@ def test_a_source_is_told_under_which_label_it_may_show_the_request() -> None:
 
     planned(Source("model", 1, plan), label="local")
     assert told == [(TWO, "local")]
+
+
+async def by_types(draft: Draft, plan: Plan, label: Label) -> Plan:
+    assert label == "trusted"
+    return plan.model_copy(update={"planner": "types"})
+
+
+def refined(*sources: Source, refine: Refine = by_types, text: str = TWO) -> Plan:
+    request = RunRequest(run=RunId("run-1"), messages=(ChatMessage(role="user", content=text),))
+    return asyncio.run(Planner(sources, refine).plan(request, "trusted"))
+
+
+def test_a_plan_in_words_is_held_against_the_types_of_skills() -> None:
+    assert refined(labelling("small", 1, one_task)).planner == "types"
+    assert refined().planner == "types"
+    assert refined(text="Hello!").planner == "types"
+
+
+def test_a_plan_by_somebody_who_knew_more_is_not_refined() -> None:
+    assert refined(labelling("recipe", 1, one_task)).planner == "recipe"
+    assert refined(labelling("model", 1, one_task)).planner == "model"
+
+
+def test_without_what_refines_it_a_plan_stays_as_it_is() -> None:
+    async def fails(*_: object) -> Plan:
+        raise TaskFailed("the embedder is not there")
+
+    assert refined(refine=fails) == planned()
