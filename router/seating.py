@@ -19,6 +19,10 @@ from monai_node.router.rank import Candidate
 
 # Of a peer that does not say how many tasks it does at once. As many as an agent does.
 SLOTS_DEFAULT = 4
+# Peers say how many slots they have and how many tasks: a claim above these counts as these. No engine of
+# ours batches more sequences, and behind so long a queue nobody waits for it to become longer.
+SLOTS_MAX = 64
+_LOAD_MAX = 256
 # A task that has run for longer than expected is expected to run for this share of its time again:
 # times are skewed to the right, and what is late tends to stay late.
 _LATE_SHARE = 0.3
@@ -102,7 +106,7 @@ class Seating:
         expected where nothing was measured."""
         # Now, not when it is given out: a load that was told before tells of tasks that have ended since.
         own = self._own_tasks(now)
-        self._others.update({each.peer: max(0, each.load - own[each.peer]) for each in candidates})
+        self._others.update({each.peer: _load_of_others(each, own[each.peer]) for each in candidates})
         seconds = _expected_seconds(_first_tier(candidates), guess_seconds)
         self._coming.discard(key)
         self._waiting[key] = _Wish(tuple(candidates), seconds)
@@ -256,4 +260,8 @@ def _seat_of(candidate: Candidate) -> SeatId:
 
 
 def _slots(candidate: Candidate) -> int:
-    return candidate.slots or SLOTS_DEFAULT
+    return min(candidate.slots or SLOTS_DEFAULT, SLOTS_MAX)
+
+
+def _load_of_others(candidate: Candidate, own: int) -> int:
+    return min(max(0, candidate.load - own), _LOAD_MAX)

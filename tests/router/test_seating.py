@@ -8,7 +8,7 @@ import pytest
 
 from monai_node.registry.ids import PeerId
 from monai_node.router.rank import Candidate
-from monai_node.router.seating import SLOTS_DEFAULT, Need, Seated, Seating, seconds_for
+from monai_node.router.seating import SLOTS_DEFAULT, SLOTS_MAX, Need, Seated, Seating, seconds_for
 
 
 def peer(
@@ -182,3 +182,13 @@ def test_a_task_that_moved_to_another_peer_frees_the_first_and_fills_the_second(
 def test_a_run_without_width_is_refused() -> None:
     with pytest.raises(ValueError, match="width 0"):
         Seating(0)
+
+
+def test_what_a_peer_says_of_its_slots_and_its_load_costs_no_time_and_no_memory() -> None:
+    """Without a bound the first is a list of 2**62 entries, the second a loop of as many rounds."""
+    boaster = peer("boaster", 1.0, slots=2**62)
+    swamped = peer("swamped", 1.0, load=2**62)
+    assert given(waiting([swamped, boaster], "a")) == {"a": ("boaster", "swamped")}
+    seating = waiting([boaster], *(f"t{number}" for number in range(SLOTS_MAX + 1)), width=2 * SLOTS_MAX)
+    assert len(given(seating)) == SLOTS_MAX
+    assert seconds_for([boaster], 1.0, SLOTS_MAX + 1) == 2.0
