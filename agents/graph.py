@@ -13,6 +13,8 @@ TASKS_MAX = 32
 DEPTH_MAX = 16
 TASK_TEXT_CHARS_MAX = 1 << 20
 FAN_OUT_MAX = 16  # items that one task is done for
+# Tasks that are read at all: beyond TASKS_MAX to be told how many there are, no further.
+TASKS_READ_MAX = 1024
 
 _TaskName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")]
 
@@ -45,7 +47,7 @@ class TaskGraph(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task, ...] = Field(max_length=TASKS_READ_MAX, fail_fast=True)
 
     def check(self) -> Self:
         """This graph; InvalidRequest with one sentence when it cannot be run."""

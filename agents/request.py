@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from monai_node.agents.graph import TASKS_MAX, Task
+from monai_node.agents.graph import TASKS_MAX, TASKS_READ_MAX, Task
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import (
     RUN_SECONDS_DEFAULT,
@@ -17,6 +17,8 @@ from monai_node.registry.wire import (
     Parameters,
 )
 
+_Tasks = Annotated[list[Task], Field(max_length=TASKS_READ_MAX, fail_fast=True)]
+
 
 class MeshOptions(BaseModel):
     """The `mesh: {…}` object of a request. Strict: an unknown key is an error, so that a misspelt
@@ -25,7 +27,7 @@ class MeshOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     privacy: Label | None = Field(default=None, description="who may see the request")
-    plan: Literal["auto", "never"] | list[Task] = "auto"
+    plan: Literal["auto", "never"] | _Tasks = "auto"
     budget_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
     shown: list[str] | None = Field(
         default=None,

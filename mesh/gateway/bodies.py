@@ -18,6 +18,8 @@ from monai_node.registry.wire import MESSAGES_MAX
 
 _FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 _PARAM_CHARS_MAX = 128  # a client's own key may stand in it
+# Of a body with more faults than these no single one is named: a megabyte of faults takes seconds to list.
+_COMPLAINTS_MAX = 1024
 # pydantic names the members of a union in the path of an error; a client knows only the fields.
 _UNION_MEMBERS = re.compile(r".*\[.*|str|Tool", re.DOTALL)
 
@@ -54,7 +56,7 @@ class Part(_Tolerant):
 
 class Message(_Tolerant):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(fail_fast=True)] | None = None
     name: str | None = Field(default=None, max_length=256)
     tool_calls: list[ToolCall] | None = Field(default=None, max_length=128)
     tool_call_id: str | None = Field(default=None, max_length=256)
@@ -94,7 +96,7 @@ class Sampled(Addressed):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
     stream: bool = False
@@ -109,7 +111,7 @@ class ChatBody(Sampled):
     tools: list[Tool] = Field(default_factory=list[Tool], max_length=128)
     tool_choice: str | Tool | None = None
     functions: list[Any] = Field(default_factory=list[Any])
-    modalities: list[str] = Field(default_factory=lambda: ["text"])
+    modalities: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=lambda: ["text"])
 
 
 class PlanBody(Addressed):
@@ -169,6 +171,8 @@ def validated(kind: type[_B], raw: dict[str, Any]) -> _B:
 
 def _invalid(error: ValidationError) -> InvalidRequest:
     """The deepest complaint: of a union's members, the one that the value came closest to."""
+    if error.error_count() > _COMPLAINTS_MAX:
+        return InvalidRequest(f"{error.error_count()} parts of the body are wrong or not known here")
     complaints = [(_path(each), each) for each in error.errors(include_url=False, include_input=False)]
     path, complaint = max(complaints, key=lambda pair: len(pair[0]))
     param = ".".join(path)[:_PARAM_CHARS_MAX]

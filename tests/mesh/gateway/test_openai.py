@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from monai_node.mesh.gateway.bodies import ChatBody
 from monai_node.mesh.gateway.openai import ChatCall, chat_call, plan_request
 from monai_node.registry.errors import CallerError, InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
@@ -145,6 +147,29 @@ def test_a_wrong_field_is_refused_by_name_in_one_sentence(fields: dict[str, Any]
     assert refused.param == param
     assert param in refused.message
     assert "\n" not in refused.message
+
+
+MANY_FAULTS: list[dict[str, Any]] = [
+    {"mesh": {"plan": [{}] * 10_000}},
+    {"mesh": {"plan": [{"id": "a", "text": "b"}] * 10_000}},
+    {"modalities": [1] * 10_000},
+    {"stop": [1] * 10_000},
+    {"messages": [{"role": "user", "content": [1] * 10_000}]},
+]
+
+
+@pytest.mark.parametrize("fields", MANY_FAULTS)
+def test_of_a_list_full_of_faults_only_the_first_is_looked_at(fields: dict[str, Any]) -> None:
+    """A megabyte of them takes seconds to list, in which the node does nothing else."""
+    with pytest.raises(ValidationError) as refused:
+        ChatBody.model_validate({"messages": HELLO, **fields})
+    assert refused.value.error_count() < 5
+
+
+def test_of_a_body_with_thousands_of_faults_none_is_named() -> None:
+    refused = _refusal(mesh={str(number): 1 for number in range(10_000)})
+    assert (refused.status, refused.param) == (400, None)
+    assert refused.message.startswith("10000 parts of the body")
 
 
 def test_an_unknown_mesh_option_is_answered_with_the_known_ones() -> None:

@@ -9,12 +9,14 @@ from typing import Any, get_args
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from monai_node.agents.graph import DEPTH_MAX, TASKS_MAX, Task, TaskGraph
 from monai_node.agents.plan import Plan, PlannerName, Reason
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.cli_plan import PLAN_KEYS
 from monai_node.mesh.gateway.app import create_app
+from monai_node.mesh.gateway.bodies import RunBody
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.plan_view import PlanView, sentence
 from monai_node.mesh.gateway.testing import ScriptedBackend, completed, provenance, says
@@ -254,3 +256,10 @@ def test_a_plan_is_not_accepted_when_a_part_failed_or_it_came_with_a_chat() -> N
     chatting = ScriptedBackend()
     assert _post("/v1/chat/completions", chat, chatting).status_code == 200
     assert backend.accepted == chatting.accepted == []
+
+
+@pytest.mark.parametrize("task", [{}, {"id": "a", "text": "b"}], ids=["faulty", "wellformed"])
+def test_of_a_plan_with_thousands_of_tasks_only_the_first_are_looked_at(task: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        RunBody.model_validate({"graph": {"tasks": [task] * 10_000}})
+    assert refused.value.error_count() < 5
