@@ -6,13 +6,12 @@ An instruction inside it is part of it. All places are in the masked request (se
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import islice, pairwise
 
+from monai_node.agents.inline import end_of_inline, starts_instruction, takes_over
 from monai_node.agents.lexicon import (
     DOCUMENT_NOUNS,
-    LEAD,
-    MODIFIER_VERBS,
-    SURE_VERBS,
     TEXT_VERBS,
     VERBS,
     core,
@@ -22,14 +21,18 @@ from monai_node.agents.lexicon import (
 )
 from monai_node.agents.masking import MASK
 
+Span = tuple[int, int]
+
 _LONG_PARAGRAPH_CHARS = 280
 _COLONS_MAX = 40
+_DOCUMENTS_MAX = 8
 _TRAILING_INSTRUCTION_CHARS = 240
+_PARAGRAPH_READ_CHARS = 2_000
 
 # The mark of a list item: "-", "2.", "b)", "Step 3:".
 _ITEM = r"(?:[-*•–—·]|\(?\d{1,2}[.)]|\(?[a-hA-H]\)|(?:step|task|part|question)\ \d{1,2}\s?[.:)])(?=\s)"
 ITEM_START = re.compile(rf"\s*{_ITEM}\s*", re.I | re.X)
-_QUOTE = re.compile(rf"{MASK}+[.,;!?]*[ \t]+(?=\S)")
+_QUOTE = re.compile(rf"({MASK}+)([.,;!?]*)([ \t]+|[ \t]*\n\s*)(?=\S)")
 _CLAUSE_END = re.compile(r"[.:;,!?]\s+")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _REFERS_TO_DOCUMENT = re.compile(
@@ -41,35 +44,46 @@ _TRAILING = re.compile(
 )
 
 
-def find_document(text: str, masked: str, taken: list[tuple[int, int]]) -> tuple[int, int] | None:
-    """Where a pasted document stands: after a colon, after a blank line, or before the instruction. Only
-    what stands before the first of the spans `taken`, which are payloads already, is looked at."""
+def find_documents(text: str, masked: str, taken: Sequence[Span]) -> list[Span]:
+    """Where pasted documents stand: after a colon, after a blank line, or before the instruction. Only
+    what stands before the first of the spans `taken`, which are payloads already, is looked at. A second
+    one may be announced after the end of the first."""
     limit = taken[0][0] if taken else len(masked)
-    span = (
-        _after_colon(masked, limit) or _after_blank_line(masked, limit) or _before_instruction(masked, limit)
-    )
-    if span is None or not masked[slice(*span)].strip():
-        return None
-    return _only_quote(text, masked, *span)
+    span = _after_colon(masked, 0, limit) or _after_blank_line(masked, limit)
+    span = span or _before_instruction(masked, limit)
+    found: list[Span] = []
+    while span is not None and masked[slice(*span)].strip():
+        found.append(_only_quote(text, masked, *span))
+        at = found[-1][1]
+        span = _after_colon(masked, at, limit) if at < limit and len(found) < _DOCUMENTS_MAX else None
+    return found
 
 
-def _only_quote(text: str, masked: str, start: int, end: int) -> tuple[int, int]:
-    """A document that begins with a quote is the quote, when its line goes on after it."""
-    if text[start] not in '"“«„「' or masked[start] != MASK:
+def _only_quote(text: str, masked: str, start: int, end: int) -> Span:
+    """A document that begins with a quote is the quote, when the user's words go on after it."""
+    if text[start] not in '"“«„「`' or masked[start] != MASK:
         return start, end
     quote = _QUOTE.match(masked, start, end)
-    return (start, quote.end()) if quote else (start, end)
+    if quote is None or text[quote.end(1) - 2] == ",":  # "Hello," said Bob: it quotes somebody itself
+        return start, end
+    if text[start] == "`" and not quote[2]:  # prose that begins with a piece of code
+        return start, end
+    if "\n" in quote[3] and not starts_instruction(masked[quote.end() : quote.end() + 400]):
+        return start, end
+    return start, quote.end()
 
 
-def _after_colon(masked: str, limit: int) -> tuple[int, int] | None:
-    for found in islice(re.finditer(r":(?=\s)", masked[:limit]), _COLONS_MAX):
-        if limit < len(masked) and not masked[found.end() : limit].strip():
+def _after_colon(masked: str, at: int, limit: int) -> Span | None:
+    for found in islice(re.finditer(r":(?=\s)", masked[at:limit]), _COLONS_MAX):
+        colon, after = at + found.start(), at + found.end()
+        if limit < len(masked) and not masked[after:limit].strip():
             return None  # what it announces is a payload already
-        before = max(masked.rfind(mark, 0, found.start()) for mark in ("\n", ". ", "? ", "! "))
-        intro, rest = masked[before + 1 : found.start()], masked[found.end() :]
+        before = max(masked.rfind(mark, at, colon) for mark in ("\n", ". ", "? ", "! "))
+        intro, rest = masked[max(at, before + 1) : colon], masked[after:]
         if _introduces(intro, rest):
-            start = found.end() + len(rest) - len(rest.lstrip())
-            return start, _end_of_document(masked, start)
+            start = after + len(rest) - len(rest.lstrip())
+            end = _end_of_document(masked, start)
+            return start, end if "\n" in masked[after:start] else end_of_inline(masked, start, end)
     return None
 
 
@@ -88,8 +102,8 @@ def _introduces(intro: str, rest: str) -> bool:
     if re.search(r"\b(?:things|tasks|steps|questions|requests)\W*\Z", intro, re.I):
         return False
     if said[-1] in {"it", "this", "these", "following", "below"} and said[0] in VERBS:
-        return not _starts_instruction(rest) or takes_text
-    if _starts_instruction(rest):
+        return not starts_instruction(rest) or takes_text
+    if starts_instruction(rest):
         is_set_off = re.match(r"[ \t]*\n[ \t]*\n", rest) is not None
         return (takes_text and (names_text or points or len(said) == 1)) or (
             names_text and points and is_set_off
@@ -107,24 +121,24 @@ def _after_blank_line(masked: str, limit: int) -> tuple[int, int] | None:
     if first is None:
         return None
     intro, rest = masked[: first.start()], masked[first.end() :]
-    if len(intro) > _LONG_PARAGRAPH_CHARS * 2 or not any(map(_starts_instruction, _CLAUSE_END.split(intro))):
+    if len(intro) > _LONG_PARAGRAPH_CHARS * 2 or not any(map(starts_instruction, _CLAUSE_END.split(intro))):
         return None
     following = rest.split("\n\n", 1)[0]
     looks_pasted = len(following) > _LONG_PARAGRAPH_CHARS or _REFERS_TO_DOCUMENT.search(intro)
-    if not looks_pasted or _starts_instruction(following) or ITEM_START.match(following):
+    if not looks_pasted or starts_instruction(following) or ITEM_START.match(following):
         return None
     return first.end(), _end_of_document(masked, first.end())
 
 
 def _before_instruction(masked: str, limit: int) -> tuple[int, int] | None:
     breaks = list(_PARAGRAPH.finditer(masked, 0, limit))
-    if not breaks or _starts_instruction(masked[:400]):
+    if not breaks or starts_instruction(masked[:400]):
         return None
     last = breaks[-1]
     instruction = masked[last.end() : limit]
     if last.start() < _LONG_PARAGRAPH_CHARS or len(instruction) > _LONG_PARAGRAPH_CHARS:
         return None
-    return (0, last.end()) if _starts_instruction(instruction) else None
+    return (0, last.end()) if starts_instruction(instruction) else None
 
 
 def _end_of_document(masked: str, start: int) -> int:
@@ -139,19 +153,11 @@ def _end_of_document(masked: str, start: int) -> int:
         tail = masked[found.end() : end]
         if len(tail) > _TRAILING_INSTRUCTION_CHARS:
             break
+        paragraph = max(start, masked.rfind("\n\n", start, found.end()), found.end() - _PARAGRAPH_READ_CHARS)
+        if takes_over(masked[paragraph:end]):
+            break
         has_lead = bool(re.match(r"(?:and|then|now|after|also|finally|next|last|please)", tail, re.I))
-        if not _starts_instruction(tail) or not (has_lead or _REFERS_BACK.search(tail)):
+        if not starts_instruction(tail) or not (has_lead or _REFERS_BACK.search(tail)):
             break
         end = found.end()
     return end
-
-
-def _starts_instruction(text: str) -> bool:
-    said = words(core(text[:400]))[:3]
-    if not said:
-        return False
-    return (
-        said[0] in SURE_VERBS
-        or is_question(core(text[:400]))
-        or (said[0] in VERBS | MODIFIER_VERBS and len(said) > 1 and not LEAD.fullmatch(text))
-    )

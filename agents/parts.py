@@ -22,6 +22,7 @@ from monai_node.agents.lexicon import (
     words,
 )
 from monai_node.agents.link import Link, Step
+from monai_node.agents.manner import says_how
 from monai_node.agents.segment import MASK, Segment, mask
 from monai_node.agents.turns import refers_back
 
@@ -50,8 +51,19 @@ class Part:
     def end(self) -> int:
         return self.clauses[-1].end
 
-    def own_span(self, text: str) -> Span:
-        return core_span(text, self.opening.start, self.end)
+    def head_span(self, text: str) -> Span:
+        """Its words as far as they stand together."""
+        end = self.opening.end
+        for clause in self.clauses[1:]:
+            if clause.start == end:
+                end = clause.end
+        return core_span(text, self.opening.start, end)
+
+    def own_text(self) -> str:
+        return "".join(clause.text for clause in self.clauses)
+
+    def announces(self, document: Segment) -> bool:
+        return any(clause.end == document.start for clause in self.clauses)
 
 
 @dataclass(slots=True)
@@ -73,7 +85,7 @@ def take_apart(text: str, segments: Sequence[Segment], labels: Sequence[Label]) 
             found.documents.append(piece)
         elif label == "task" and words(core(piece.masked)):
             found.parts.append(Part([piece], verb=_shared_verb(found, piece, header)))
-        elif label == "continue" and found.parts:
+        elif found.parts and (label == "continue" or _says_how(found, piece)):
             found.parts[-1].clauses.append(piece)
         elif is_open_header(piece.masked):
             header = piece
@@ -83,20 +95,28 @@ def take_apart(text: str, segments: Sequence[Segment], labels: Sequence[Label]) 
     return found
 
 
+def _says_how(request: Request, piece: Segment) -> bool:
+    """Whether a sentence says how the result of the task before it, in its paragraph, is to be."""
+    between = request.text[request.parts[-1].end : piece.start]
+    is_apart = "\n\n" in between.replace("\r", "")
+    return not is_apart and piece.is_strong and piece.kind == "clause" and says_how(piece.masked)
+
+
 def step_of(request: Request, part: Part) -> Step:
     """What the linker sees of a part."""
-    start, end = part.own_span(request.text)
-    own = mask(request.text[start:end])
+    text = part.own_text()
+    start, end = core_span(text, 0, len(text))
+    own = mask(text[start:end])
     if part.object:
         own += request.text[slice(*part.object)]
-    return Step(own, request.text[part.opening.start : start], bool(request.documents))
+    return Step(own, text[:start], bool(request.documents))
 
 
 def share(request: Request, links: Sequence[Link], steps: Sequence[Step]) -> None:
     """Give scenes and documents to the tasks that begin from the request rather than from a result.
 
-    A scene goes to those after it; a document to the task that announces it and to those that speak
-    of it.
+    A scene goes to those after it, unless it says how the one before it is to be done; a document to the
+    task that announces it and to those that speak of it.
     """
     begun = [
         (part, step)
@@ -110,9 +130,9 @@ def share(request: Request, links: Sequence[Link], steps: Sequence[Step]) -> Non
         for part in owners or _next_to(request.parts, scene):
             part.scene.append(scene)
     for document in request.documents:
-        announcing = [(part, step) for part, step in begun if part.end == document.start]
+        announcing = [(part, step) for part, step in begun if part.announces(document)]
         called = {noun for _, step in announcing for noun in _definites(words(step.text))}
-        owners = [part for part, step in begun if part.end == document.start or _is_about(step, called)]
+        owners = [part for part, step in begun if part.announces(document) or _is_about(step, called)]
         for part in owners or _next_to(request.parts, document):
             part.documents.append(document)
 
@@ -135,29 +155,26 @@ def _spans(request: Request, part: Part) -> tuple[list[Span], list[Span]]:
     spans = [(scene.start, scene.end) for scene in part.scene]
     if part.verb:
         spans.append(part.verb)
-    spans += _own_spans(request.text, part)
+    announced = [] if part.object else [each for each in part.documents if part.announces(each)]
+    spans += _own_spans(request.text, part, announced)
     if part.object:
         spans.append(part.object)
-    announced = [document for document in part.documents if document.start == part.end]
-    if announced and not part.object:
-        spans[-1] = (spans[-1][0], announced[0].end)
-    documents = [
-        (document.start, document.end)
-        for document in part.documents
-        if part.object or document not in announced
-    ]
-    return spans, documents
+    return spans, [(each.start, each.end) for each in part.documents if each not in announced]
 
 
-def _own_spans(text: str, part: Part) -> list[Span]:
-    """The part's clauses, neighbours as one span, without the lead of the first and the last's tail."""
+def _own_spans(text: str, part: Part, announced: Sequence[Segment]) -> list[Span]:
+    """The part's clauses and the documents right behind them, neighbours as one span, without the lead
+    of the first and the last's tail."""
     runs: list[Span] = []
-    for clause in part.clauses:
-        if runs and runs[-1][1] == clause.start:
-            runs[-1] = (runs[-1][0], clause.end)
+    for piece in sorted([*part.clauses, *announced], key=lambda piece: piece.start):
+        if runs and runs[-1][1] == piece.start:
+            runs[-1] = (runs[-1][0], piece.end)
         else:
-            runs.append((clause.start, clause.end))
-    runs[0] = core_span(text, *runs[0])
+            runs.append((piece.start, piece.end))
+    start, end = runs[0]
+    is_text = any(each.end == end for each in announced)
+    core_start, core_end = core_span(text, start, end)
+    runs[0] = core_start, end if is_text else core_end
     return runs
 
 
@@ -182,7 +199,7 @@ def _shared_verb(request: Request, piece: Segment, header: Segment | None) -> Sp
     before = request.parts[-1]
     if before.verb is not None:
         return before.verb
-    start, end = before.own_span(text)
+    start, end = before.head_span(text)
     said = text[start:end].split(maxsplit=2)[:2]
     if not said or said[0].lower() not in VERBS:
         return None
@@ -200,7 +217,7 @@ def _with_shared_objects(request: Request) -> list[Part]:
         if before is None or part.opening.boundary != "word" or not _is_bare_verb(before.clauses[-1]):
             kept.append(part)
         elif request.documents and said[0] in TEXT_VERBS and len(before.clauses) == 1:
-            start, end = part.own_span(request.text)
+            start, end = part.head_span(request.text)
             before.object = (start + len(said[0]), end)
             kept.append(part)
         else:

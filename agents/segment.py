@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from monai_node.agents.document import ITEM_START, find_document
+from monai_node.agents.document import ITEM_START, Span, find_documents
 from monai_node.agents.lexicon import LEAD, SURE_VERBS, vocabulary
 from monai_node.agents.masking import MASK, mask
 
@@ -146,17 +146,16 @@ def _segment(text: str, masked: str, start: int, end: int, kind: Kind, boundary:
 
 
 # --- payloads: what the request brings along -----------------------------------------------------------
-def _payloads(text: str, masked: str) -> list[tuple[int, int]]:
+def _payloads(text: str, masked: str) -> list[Span]:
     spans = [found.span() for found in _FENCE.finditer(text)]
     spans += [found.span() for found in _BLOCK_QUOTE.finditer(text)]
     if len(text) > WINDOW_CHARS:
         spans.append((_HEAD_CHARS, len(text) - _TAIL_CHARS))
-    document = find_document(text, masked, _union(spans))
-    return _union([*spans, document] if document else spans)
+    return _union([*spans, *find_documents(text, masked, _union(spans))])
 
 
-def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
+def _union(spans: list[Span]) -> list[Span]:
+    joined: list[Span] = []
     for start, end in sorted(spans):
         if joined and start <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))

@@ -235,6 +235,40 @@ def test_a_document_goes_in_full_to_each_task_that_is_about_it(text: str, expect
     assert texts(plan_of(text)) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Draft an invoice: visit 48, travel 12. Translate it into French.",
+            ["Draft an invoice: visit 48, travel 12.", "Translate it into French"],
+        ),
+        (
+            f"Make this email polite:\n\n{DOCUMENT}\n\nKeep it short. Then write a joke about cats.",
+            [f"Make this email polite:\n\n{DOCUMENT}\n\nKeep it short", "write a joke about cats"],
+        ),
+    ],
+)
+def test_what_is_said_behind_a_document_is_not_lost_in_it(text: str, expected: list[str]) -> None:
+    assert texts(plan_of(text)) == expected
+
+
+@pytest.mark.parametrize("how", ["Keep it short.", "In plain English.", "50 words at most.", "No jargon."])
+def test_how_a_task_is_to_be_done_stays_with_it_whatever_a_labeller_says(how: str) -> None:
+    def no_manners(segments: Sequence[Segment]) -> Reading:
+        return Reading(tuple("context" if piece.text.strip() == how else "task" for piece in segments))
+
+    found = plan(request(user(f"Explain tides. {how} Name a bird.")), no_manners)
+    assert texts(found) == [f"Explain tides. {how.rstrip('.')}", "Name a bird"]
+
+
+def test_the_scene_of_the_next_task_does_not_go_to_the_one_before() -> None:
+    def no_scene(segments: Sequence[Segment]) -> Reading:
+        return Reading(tuple("context" if "bees" in piece.text else "task" for piece in segments))
+
+    found = plan(request(user("Explain tides. I keep bees. Name a flower.")), no_scene)
+    assert texts(found) == ["Explain tides", "I keep bees. Name a flower"]
+
+
 def test_a_task_of_a_follow_up_needs_turns_only_when_it_refers_to_them() -> None:
     found = plan_of("Now translate it, and write a haiku about snow", user("Write a poem"), assistant("Bees"))
     assert [(task.text, task.turns) for task in found.graph.tasks] == [
