@@ -44,13 +44,14 @@ _ADDRESS = re.compile(
     re.I,
 )
 _FILE = re.compile(r"\b[\w-]{1,100}(?:\.[\w-]{1,30}){0,3}\.[A-Za-z]\w{1,4}\b")
+# (?<!\s): a run of white space is looked at from its beginning only, or a page of it would take minutes.
 _CUT = re.compile(
-    r"""(?<=[.!?;:])\s+ | ,\s+(?:and\s+|then\s+){0,2} | \s*\n\s* | \s+[–—-]\s+
-      | \s+(?=(?:and|then|while|before|after|followed\ by|as\ well\ as|so\ that|by\ \w+ing|using
+    r"""(?<=[.!?;:])\s+ | ,\s+(?:and\s+|then\s+){0,2} | (?<!\s)\s*\n\s* | (?<!\s)\s+[–—-]\s+
+      | (?<!\s)\s+(?=(?:and|then|while|before|after|followed\ by|as\ well\ as|so\ that|by\ \w+ing|using
                 |based\ on|according\ to|which|in\ order\ to|with)\b)""",
     re.I | re.X,
 )
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\s*\n\s*")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|(?<!\s)\s*\n\s*")
 
 
 @dataclass(frozen=True, slots=True)

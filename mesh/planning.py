@@ -14,7 +14,7 @@ from monai_node.agents.plan import Draft, Plan, PlannerName
 from monai_node.agents.planner import Planner, Refine, Source, by_rules, labelling
 from monai_node.agents.segment import Segment
 from monai_node.agents.skill_phrases import word
-from monai_node.agents.typed_plan import over_skills
+from monai_node.agents.typed_plan import comparable, over_skills
 from monai_node.agents.typed_steps import is_typed, typed, typed_steps
 from monai_node.agents.writer import WRITING_SECONDS_MAX, Planners, Sender, Writers, writing
 from monai_node.mesh.config import PlannerChoice
@@ -119,9 +119,9 @@ def open_planning(
 
 
 def _by_types(reach: Reach, scorer: PhraseScorer) -> Refine:
-    async def refine(draft: Draft, plan: Plan, _: Label) -> Plan:
+    async def refine(draft: Draft, plan: Plan, label: Label) -> Plan:
         """Over the narrow skills that are offered at this moment, if any is more than text to text."""
-        skills = {offer.skill.id: offer.skill for offer in reach.offers() if not offer.skill.is_general}
+        skills = comparable(reach.offers(), label)
         kinds = [typed(skill) for skill in skills.values()]
         if draft.whole == "too_long" or not is_typed(kinds):
             return plan
@@ -129,7 +129,7 @@ def _by_types(reach: Reach, scorer: PhraseScorer) -> Refine:
         scores = await scorer.score([phrase.text for phrase in wording.phrases], list(skills.values()))
         steps = await asyncio.to_thread(typed_steps, wording, scores.astype(float), kinds) or ()
         is_more_than_text = is_typed([typed(skills[step.skill]) for step in steps])
-        return over_skills(draft, plan, steps, skills) if is_more_than_text else plan
+        return over_skills(draft, plan, steps) if is_more_than_text else plan
 
     return refine
 

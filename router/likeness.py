@@ -25,6 +25,12 @@ Scores = NDArray[np.float32]
 # Of the spelling, beside 1 for the meaning: any weight from 0.3 to 1.2 is within 0.5 points.
 SPELLING_WEIGHT = 0.5
 _GRAM_CHARS = (3, 4, 5)
+# Of one skill's words; its meaning is compared in full.
+_SPELLING_CHARS_MAX = 1000
+# One list of skills for each privacy label.
+_LISTS_KEPT = 3
+# Given to the embedder at once, so that others wait for no more than these.
+_BATCH_TEXTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +42,20 @@ class _Texts:
     spelling: Spelling
 
 
+# Of each skill of a list its texts.
+_Words = tuple[tuple[str, ...], ...]
+
+
 class PhraseScorer:
-    """Compares phrases with a list of skills. What it computed for the skills it keeps while the list
-    stays the same."""
+    """Compares phrases with a list of skills. What it computed for the last few lists it keeps."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._known: tuple[tuple[tuple[str, ...], ...], _Texts] | None = None
+        self._known: dict[_Words, _Texts] = {}
 
     async def score(self, phrases: Sequence[str], skills: Sequence[Skill]) -> Scores:
         """Shape (len(phrases), len(skills)), from about 0 to 1.5. One call of the embedder for the
-        phrases, and one more when the skills are new. Raises what the embedder raises."""
+        phrases, and some more when the skills are new. Raises what the embedder raises."""
         if not phrases or not skills:
             return np.zeros((len(phrases), len(skills)), np.float32)
         known = await self._texts(tuple(_texts_of(skill) for skill in skills))
@@ -59,13 +68,29 @@ class PhraseScorer:
         vectors = await self._embedder.embed([phrases[at][:TEXT_CHARS_MAX] for at in order])
         return vectors[np.argsort(order)]
 
-    async def _texts(self, texts: tuple[tuple[str, ...], ...]) -> _Texts:
-        if self._known is None or self._known[0] != texts:
+    async def _texts(self, texts: _Words) -> _Texts:
+        if texts not in self._known:
             flat = [text for mine in texts for text in mine]
-            vectors = await self._embedder.embed(flat)
-            owners = np.repeat(np.arange(len(texts)), [len(mine) for mine in texts])
-            self._known = texts, _Texts(vectors, owners, Spelling([" ".join(mine) for mine in texts]))
-        return self._known[1]
+            batches = [
+                await self._embedder.embed(flat[start : start + _BATCH_TEXTS])
+                for start in range(0, len(flat), _BATCH_TEXTS)
+            ]
+            return await asyncio.to_thread(self._learn, texts, np.concatenate(batches))
+        return self._known[texts]
+
+    def _learn(self, texts: _Words, vectors: Vectors) -> _Texts:
+        """Kept even when the caller was too late for it: the next one then has it."""
+        ready = _made_ready(texts, vectors)
+        others = list(self._known.items())[1 - _LISTS_KEPT :]
+        self._known = {**dict(others), texts: ready}
+        return ready
+
+
+def _made_ready(texts: _Words, vectors: Vectors) -> _Texts:
+    """Takes a second where all words are as many and as strange as they may be."""
+    owners = np.repeat(np.arange(len(texts)), [len(mine) for mine in texts])
+    spelling = Spelling([" ".join(mine)[:_SPELLING_CHARS_MAX] for mine in texts])
+    return _Texts(vectors, owners, spelling)
 
 
 def _texts_of(skill: Skill) -> tuple[str, ...]:

@@ -52,3 +52,9 @@ def test_media_types_and_their_nouns() -> None:
     assert media_type_of("version.2x") is None
     nouns = ("image/*", "application/pdf", "text/csv", "text/plain", "text/uri-list", "audio/x-wav")
     assert [noun_of(one) for one in nouns] == ["image", "pdf", "csv", "text", "url", "audio"]
+
+
+@pytest.mark.parametrize(("gap", "count"), [(" ", 1), ("\t", 1), ("\n", 2), (" \n", 2)])
+def test_a_page_of_white_space_is_one_gap(gap: str, count: int) -> None:
+    """Looked at from each of its places it would take seconds, in which nothing else could run."""
+    assert len(word("plot it" + gap * 1_900 + "annotate it").clauses) == count

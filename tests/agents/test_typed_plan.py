@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from typed_mesh import SKILLS, scored
 
@@ -7,22 +9,13 @@ from monai_node.agents.plan import Draft, Plan, begin
 from monai_node.agents.planner import by_rules
 from monai_node.agents.request import RunRequest
 from monai_node.agents.skill_phrases import word
-from monai_node.agents.typed_plan import over_skills
+from monai_node.agents.typed_plan import COMPARED_MAX, MODES_MAX, comparable, over_skills
 from monai_node.agents.typed_steps import typed_steps
 from monai_node.registry.advert import Skill
-from monai_node.registry.ids import RunId
+from monai_node.registry.ids import PeerId, RunId
 from monai_node.registry.wire import ChatMessage
-
-ANNOUNCED = {
-    kind.id: Skill(
-        id=kind.id,
-        name=kind.id.replace("-", " "),
-        description="",
-        input_modes=list(kind.takes),
-        output_modes=list(kind.makes),
-    )
-    for kind in SKILLS
-}
+from monai_node.router.index import Offer
+from monai_node.router.policy import PeerLabel
 
 
 def plans_of(text: str) -> tuple[Plan, Plan]:
@@ -31,7 +24,7 @@ def plans_of(text: str) -> tuple[Plan, Plan]:
     assert isinstance(draft, Draft)
     wording = word(text)
     plan = by_rules(draft)
-    return plan, over_skills(draft, plan, typed_steps(wording, scored(wording), SKILLS) or (), ANNOUNCED)
+    return plan, over_skills(draft, plan, typed_steps(wording, scored(wording), SKILLS) or ())
 
 
 def test_each_step_is_a_task_of_its_skill() -> None:
@@ -47,11 +40,11 @@ def test_each_step_is_a_task_of_its_skill() -> None:
     assert found.origins[2].why == {"t2": "takes what that task makes"}
 
 
-def test_a_conversion_that_nobody_said_is_called_by_its_skill() -> None:
+def test_a_conversion_that_nobody_said_is_called_by_the_id_of_its_skill() -> None:
     text = "Plot the rainfall in report.pdf."
     _, found = plans_of(text)
     made, said = found.graph.tasks
-    assert (made.text, made.skill) == ("export table", "export-table")
+    assert (made.text, made.skill) == ("export-table", "export-table")
     assert said.depends_on == ["t1"]
     assert [origin.spans for origin in found.origins] == [(), ((0, len(text) - 1),)]
 
@@ -68,3 +61,39 @@ def test_a_conversion_that_nobody_said_is_called_by_its_skill() -> None:
 def test_a_plan_in_words_that_says_more_is_kept(text: str) -> None:
     words, found = plans_of(text)
     assert found is words
+
+
+# --- which skills are looked at --------------------------------------------------------------------------
+def offer(peer: str, name: str, label: PeerLabel = "trusted", **fields: Any) -> Offer:
+    return Offer(PeerId(peer), peer, label, Skill(id=name, name=name, description="", **fields))
+
+
+def test_skills_of_peers_that_may_not_see_the_request_are_no_part_of_its_plan() -> None:
+    offers = [offer("me", "plot", "self"), offer("friend", "crop"), offer("stranger", "dub", "open")]
+    assert [list(comparable(offers, label)) for label in ("local", "trusted", "open")] == [
+        ["plot"],
+        ["plot", "crop"],
+        ["plot", "crop", "dub"],
+    ]
+
+
+def test_a_peer_cannot_say_anew_what_a_skill_of_this_node_takes() -> None:
+    offers = [offer("me", "plot", "self"), offer("liar", "plot", input_modes=["image/*"])]
+    assert comparable(offers, "trusted")["plot"].input_modes == ["text/plain"]
+
+
+def test_a_peer_with_very_many_skills_leaves_room_for_those_of_others() -> None:
+    offers = [offer("flood", f"s{number}") for number in range(2 * COMPARED_MAX)]
+    found = comparable([*offers, offer("quiet", "plot")], "trusted")
+    assert len(found) == COMPARED_MAX
+    assert "plot" in found
+
+
+def test_general_skills_and_those_of_very_many_types_are_left_out() -> None:
+    modes = [f"image/{number}" for number in range(MODES_MAX + 1)]
+    offers = [
+        offer("a", "chat", is_general=True),
+        offer("a", "takes", input_modes=modes),
+        offer("a", "makes", output_modes=modes),
+    ]
+    assert comparable(offers, "open") == {}

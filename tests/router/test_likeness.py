@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 from monai_node.registry.advert import Skill
+from monai_node.router import likeness
 from monai_node.router.embed import Vectors
 from monai_node.router.likeness import SPELLING_WEIGHT, PhraseScorer, Spelling
 
@@ -62,6 +66,42 @@ def test_a_changed_list_of_skills_is_learned_anew() -> None:
         return [first.shape, second.shape]
 
     assert asyncio.run(changed()) == [(1, 2), (1, 1)]
+
+
+def test_skills_are_made_ready_off_the_loop_and_are_known_even_to_who_comes_after_one_that_gave_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embedder, is_given_up = TopicEmbedder(), threading.Event()
+    threads: list[int] = []
+
+    class Slow(Spelling):
+        def __init__(self, texts: Sequence[str]) -> None:
+            threads.append(threading.get_ident())
+            is_given_up.wait(10)
+            super().__init__(texts)
+
+    monkeypatch.setattr(likeness, "Spelling", Slow)
+
+    async def give_up() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        scorer = PhraseScorer(embedder)
+        first = asyncio.create_task(scorer.score(["rain"], SKILLS))
+        while not threads:
+            await asyncio.sleep(0.001)
+        first.cancel()
+        is_given_up.set()
+        await asyncio.to_thread(int)  # stands behind it
+        await scorer.score(["rain"], SKILLS)
+
+    asyncio.run(give_up())
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+
+
+def test_of_a_skill_with_very_many_words_the_first_are_compared_by_spelling() -> None:
+    wordy = skill("wordy", "z " * 600 + "transcribes")
+    scores = asyncio.run(PhraseScorer(TopicEmbedder()).score(["transcribes"], [wordy, skill("dull", "y")]))
+    assert scores[0, 0] == pytest.approx(scores[0, 1], abs=1e-6)
 
 
 def test_nothing_to_compare_asks_nobody() -> None:
