@@ -8,14 +8,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
-from typing import Protocol
 
 from monai_node.agents.fan_out import FanOut
 from monai_node.agents.graph import Task
 from monai_node.agents.items import split_items
-from monai_node.agents.passthrough import MESH_MODEL
+from monai_node.agents.means import Means, candidates_for
 from monai_node.agents.plan import Plan
 from monai_node.agents.report import Tries, dependency_failed, made, no_items, no_provider, out_of_time
 from monai_node.agents.request import RunRequest
@@ -26,51 +24,16 @@ from monai_node.agents.telling import Telling
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
 from monai_node.registry.ids import new_attempt_id
 from monai_node.registry.tasks import task_scope
-from monai_node.registry.wire import Label, TaskRequest
-from monai_node.router.dispatch import Accepted, Dispatched, DispatchEvent, Done, Lost, Text
+from monai_node.registry.wire import Label
+from monai_node.router.dispatch import Accepted, Dispatched, Done, Lost, Text
 from monai_node.router.rank import Candidate
 from monai_node.router.seating import Need, seconds_for
 
+# A deadline is the dispatcher's to keep, which then knows what it says of the peer that was asked. This
+# much later whatever else a task may wait for is ended.
+GRACE_SECONDS = 0.25
+
 _Tell = Callable[[Dispatched | Accepted | Text | Lost], Awaitable[None]]
-
-
-class Routes(Protocol):
-    """Who may be asked, best first; empty when nobody reachable may. Every method may raise a
-    MonaiError whose sentence says why nobody can be."""
-
-    async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
-        """By what the task says: its text is embedded, and the skills that peers announce ranked."""
-        ...
-
-    def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
-        """`alias` or `alias@peer`; NotFound with the code `model_not_found` when nobody serves it."""
-        ...
-
-    def for_passthrough(self, label: Label, *, needs_tools: bool) -> Sequence[Candidate]:
-        """Who can take a whole conversation."""
-        ...
-
-    def for_skill(self, skill: str, label: Label) -> Sequence[Candidate]:
-        """For a task whose skill is fixed; NotFound when nobody announces it."""
-        ...
-
-
-class Sender(Protocol):
-    """`router.dispatch.Dispatcher`, as far as a run knows it."""
-
-    def send(
-        self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
-    ) -> AsyncGenerator[DispatchEvent]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What tasks are done with. `clock` is monotonic, and the dispatcher's too; `now` the wall clock."""
-
-    routes: Routes
-    dispatcher: Sender
-    clock: Callable[[], float]
-    now: Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,30 +60,35 @@ class Execution:
         self._means = means
         self._telling = telling
         self._schedule = Schedule(plan.graph)
-        self._seats = Seats(means.clock, self._need)
+        self._seats = Seats(means.clock, self._needs)
+        self._is_under_way = asyncio.Event()  # a task was sent
         self._results: dict[str, str] = {}
 
     async def carry_out(self) -> None:
         """Return when every task is done or has failed; DeadlineExceeded when time is over before."""
         async with task_scope() as scope:
-            scope.start(self._foresee(), name=f"foresee {self._request.run}")
-            await carry_out(self._schedule, self._do, self._means.clock, self._follow)
+            if len(self._plan.graph.tasks) > 1:
+                scope.start(self._foresee(), name=f"foresee {self._request.run}")
+            await carry_out(self._schedule, self._do, self._follow)
 
     # --- when and where ---------------------------------------------------------------------------------
     async def _foresee(self) -> None:
-        """Learn how long the tasks that must still wait are going to take, one after the other."""
-        await asyncio.sleep(0)  # those that start now ask first
+        """Learn how long the tasks that must still wait are going to take, one after the other, once a
+        first task was sent: no task waits for the embedder behind those that come later."""
+        await self._is_under_way.wait()
         for name in self._schedule.waiting:
-            task = self._plan.graph.task(name)
-            with suppress(MonaiError):  # said when it is its turn, if it is still true then
-                self._expect(task, await self._candidates(task))
+            if name in self._schedule.waiting:  # still: it took time to ask for those before it
+                task = self._plan.graph.task(name)
+                with suppress(MonaiError):  # said when it is its turn, if it is still true then
+                    self._expect(task, await self._candidates(task))
 
     def _expect(self, task: Task, candidates: Sequence[Candidate], count: int = 1) -> None:
         if candidates:
             self._schedule.expect(task.id, seconds_for(candidates, guessed_seconds(task), count))
 
-    def _need(self, key: str) -> Need:
-        return self._schedule.need(key.partition("#")[0], self._means.clock())
+    def _needs(self) -> Callable[[str], Need]:
+        needs = self._schedule.needs(self._means.clock())
+        return lambda key: needs[key.partition("#")[0]]
 
     def _follow(self, started: tuple[str, ...]) -> None:
         self._seats.announce(started)
@@ -131,7 +99,7 @@ class Execution:
         """Within the deadline of a task; its own, when that is earlier than the run's, is told as such."""
         is_own = until < self._deadline
         seconds = until - self._means.clock()
-        limit = asyncio.timeout(seconds if is_own else None)
+        limit = asyncio.timeout(seconds + GRACE_SECONDS if is_own else None)
         try:
             async with limit:
                 yield
@@ -180,19 +148,12 @@ class Execution:
         return candidates
 
     async def _candidates(self, task: Task) -> Sequence[Candidate]:
-        routes, request = self._means.routes, self._request
-        if task.skill is not None:
-            return routes.for_skill(task.skill, self._label)
-        if request.model != MESH_MODEL:
-            return routes.for_model(request.model, self._label)
-        if self._plan.is_passthrough:
-            needs_tools = bool(request.parameters.tools) or self._plan.reason == "tools"
-            return routes.for_passthrough(self._label, needs_tools=needs_tools)
-        return await routes.for_text(task.text, self._label)
+        return await candidates_for(task, self._plan, self._request, self._label, self._means.routes)
 
     async def _send(self, way: _Way, candidates: Sequence[Candidate], tell: _Tell) -> Done:
         """Have it done as soon as a peer is free for it. Its seat is the caller's to leave."""
         order = await self._seats.take(way.key, candidates, guessed_seconds(way.task))
+        self._schedule.begin(way.task.id, self._means.clock())
         request = build_task_request(
             self._request,
             self._plan,
@@ -211,13 +172,15 @@ class Execution:
                 if isinstance(event, Done):
                     return event
                 if isinstance(event, Dispatched):
+                    self._is_under_way.set()
                     self._seats.moved(way.key, event.candidate)
                 await tell(event)
         raise Internal("the dispatch of a task ended without a result")
 
     # --- one task for each item of a list -----------------------------------------------------------------
     async def _make_each(self, task: Task, source: str, tries: Tries, until: float) -> None:
-        fan_out = FanOut(task, split_items(self._results[source]))
+        # In a thread: a result may be a megabyte.
+        fan_out = FanOut(task, await asyncio.to_thread(split_items, self._results[source]))
         if not fan_out.items:
             raise no_items(self._plan.graph.task(source))
         async with self._within(until):

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from monai_node.agents.answer import Answer
-from monai_node.agents.execute import Execution, Means, Routes, Sender
+from monai_node.agents.execute import GRACE_SECONDS, Execution
 from monai_node.agents.feed import Feed
+from monai_node.agents.means import Means, Routes, Sender
 from monai_node.agents.phases import Conduct, open_phases
 from monai_node.agents.plan import Plan
 from monai_node.agents.planner import Planner
@@ -114,7 +115,7 @@ class _Run:
 
     async def _conduct(self) -> MonaiError | None:
         """All phases, within the deadline: the error that ended them, None after the last one."""
-        limit = asyncio.timeout(self._deadline - self._around.means.clock())
+        limit = asyncio.timeout(self._deadline - self._around.means.clock() + GRACE_SECONDS)
         try:
             async with limit:
                 await self._around.conduct(self)

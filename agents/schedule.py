@@ -36,18 +36,24 @@ class Schedule:
         self._dependants = {task.id: graph.dependants(task.id) for task in graph.tasks}
         self._order = _topological(graph)
         self._expected = {task.id: guessed_seconds(task) for task in graph.tasks}
-        self._started: dict[str, float] = {}
+        self._started: set[str] = set()
+        self._began: dict[str, float] = {}
         self._done: set[str] = set()
         self._failed: set[str] = set()
 
-    def start(self, now: float) -> tuple[str, ...]:
+    def start(self) -> tuple[str, ...]:
         """The tasks to start now, in plan order; none is returned twice."""
         ready = self._graph.ready(self._done, self._started, self._failed)
-        self._started.update(dict.fromkeys(ready, now))
+        self._started.update(ready)
         return ready
 
+    def begin(self, name: str, now: float) -> None:
+        """A peer works on this task, or on the first of its items. Until then its time does not run: one
+        that waits for a peer would else pass for nearly done, and fall behind others."""
+        self._began.setdefault(name, now)
+
     def expect(self, name: str, seconds: float) -> None:
-        """A task is expected to take `seconds` from when it starts."""
+        """A task is expected to take `seconds` from when a peer begins."""
         self._expected[name] = seconds
 
     def complete(self, name: str) -> None:
@@ -68,17 +74,14 @@ class Schedule:
     @property
     def waiting(self) -> tuple[str, ...]:
         """Tasks that have not been started and may still be, each after those it depends on."""
-        ended = self._started.keys() | self._done | self._failed
+        ended = self._started | self._failed
         return tuple(name for name in self._order if name not in ended)
 
-    def need(self, name: str, now: float) -> Need:
-        """What hangs on a task that has not ended. Some task always has no slack."""
-        head, tail = self._heads(now), self._tails(now)
-        through = {other: head[other] + tail[other] for other in tail}
-        longest = max(through.values())
-        slack = {other: longest - seconds for other, seconds in through.items()}
-        rivals = [head[other] for other in tail if other not in self._started and slack[other] < slack[name]]
-        return Need(tail[name], slack[name], min(rivals, default=None))
+    def needs(self, now: float) -> dict[str, Need]:
+        """What hangs on each task that has not ended. Some task always has no slack."""
+        heads, tails = self._heads(now), self._tails(now)
+        longest = max((heads[name] + tail for name, tail in tails.items()), default=0.0)
+        return {name: Need(tail, longest - (heads[name] + tail)) for name, tail in tails.items()}
 
     def deadline(self, name: str, now: float, end: float) -> float:
         """When a task must be done so that those behind it may still end in time; `end` is the run's.
@@ -94,9 +97,7 @@ class Schedule:
             raise ValueError(f"task {name!r} is not working")
 
     def _remaining(self, name: str, now: float) -> float:
-        started = self._started.get(name)
-        elapsed = 0.0 if started is None else now - started
-        return max(0.0, self._expected[name] - elapsed)
+        return max(0.0, self._expected[name] - (now - self._began.get(name, now)))
 
     def _tails(self, now: float) -> dict[str, float]:
         """Expected seconds of the longest chain that begins with each task that has not ended."""
@@ -121,7 +122,6 @@ class Schedule:
 async def carry_out(
     schedule: Schedule,
     work: Callable[[str], Awaitable[None]],
-    clock: Callable[[], float],
     follow: Callable[[tuple[str, ...]], None],
 ) -> None:
     """Do every task of the schedule, each in a task of its own; returns when all have ended.
@@ -134,7 +134,7 @@ async def carry_out(
         async with asyncio.TaskGroup() as group:
 
             def start_ready() -> tuple[str, ...]:
-                ready = schedule.start(clock())
+                ready = schedule.start()
                 for name in ready:
                     group.create_task(one(name), name=f"task {name}")
                 return ready

@@ -14,14 +14,18 @@ TASKS_AT_ONCE = 8  # of one run: more than most meshes have peers, and bounds wh
 class Seats:
     """Whoever took a seat must `leave` it, on every way out; others move up with the next `settle`.
 
-    `need` says of a key what hangs on its task; it is asked for keys that have not left.
+    `needs` gives a function that says of a key what hangs on its task, at that moment; it is asked for
+    keys that have not left.
     """
 
     def __init__(
-        self, clock: Callable[[], float], need: Callable[[str], Need], width: int = TASKS_AT_ONCE
+        self,
+        clock: Callable[[], float],
+        needs: Callable[[], Callable[[str], Need]],
+        width: int = TASKS_AT_ONCE,
     ) -> None:
         self._clock = clock
-        self._need = need
+        self._needs = needs
         self._seating = Seating(width)
         self._given: dict[str, asyncio.Future[tuple[Candidate, ...]]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -57,7 +61,7 @@ class Seats:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for seated in self._seating.assign(self._clock(), self._need):
+        for seated in self._seating.assign(self._clock(), self._needs()):
             given = self._given[seated.key]
             if not given.done():  # one that was cancelled is about to leave
                 given.set_result(seated.candidates)

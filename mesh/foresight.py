@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from monai_node.agents.execute import Routes
 from monai_node.agents.graph import Task
+from monai_node.agents.means import Routes, candidates_for
 from monai_node.agents.passthrough import MESH_MODEL
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
@@ -57,13 +57,6 @@ async def _for_task(
 ) -> Sequence[Candidate]:
     """Whom a run would choose among; nobody where it would fail."""
     try:
-        if task.skill is not None:
-            return routes.for_skill(task.skill, label)
-        if request.model != MESH_MODEL:
-            return routes.for_model(request.model, label)
-        if plan.is_passthrough:
-            needs_tools = bool(request.parameters.tools) or plan.reason == "tools"
-            return routes.for_passthrough(label, needs_tools=needs_tools)
-        return await routes.for_text(task.text, label)
+        return await candidates_for(task, plan, request, label, routes)
     except MonaiError:
         return ()

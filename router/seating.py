@@ -26,10 +26,11 @@ _LOAD_MAX = 256
 # A task that has run for longer than expected is expected to run for this share of its time again:
 # times are skewed to the right, and what is late tends to stay late.
 _LATE_SHARE = 0.3
-# The part of its slack that a task spends on a slower peer. Times vary: where all tasks are expected to
-# take equally long (TaskBench's graphs, simulated, log-normal with sigma 0.8, one slot a peer), spending
-# half of it lengthens runs by 3 %, a quarter by 0.5 %.
-_SPENT_SHARE = 0.25
+# A task that waits for a quick peer while a slower one is idle is thought over no sooner than after this:
+# an agent's seconds may be so few that thinking it over again and again would hold the event loop.
+_RECHECK_SECONDS_MIN = 0.05
+# Less is nothing to a person.
+_SLACK_TOLD_SECONDS = 0.1
 # A peer whose task ended so recently may still be announced as having it.
 _BEACON_LAG_SECONDS = 1.0
 
@@ -39,12 +40,15 @@ SeatId = tuple[PeerId, str]  # a peer and the model there, which is what has slo
 @dataclass(frozen=True, slots=True)
 class Need:
     """What hangs on a task: the expected seconds of the longest chain that begins with it, and how many
-    it may take longer than expected without delaying the run. After `rival_seconds` a task with less
-    slack is expected to look for a peer; None when there is none to come."""
+    it may take longer than expected without delaying the run.
+
+    Slack is told to people and not spent: times vary, and leaving a quicker peer to a task with less of
+    it lengthened runs, by 3 % where half of it was spent and by 0.5 % for a quarter (TaskBench's graphs,
+    simulated, log-normal times with sigma 0.8, one slot a peer).
+    """
 
     path_seconds: float
     slack_seconds: float
-    rival_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ class Seating:
                 break
             wish = self._waiting[key]
             options = self._options(wish, booking)
-            chosen = _chosen(options, needs[key], now)
+            chosen = min(options, key=lambda option: option.finish)
             candidate, seconds = wish.candidates[chosen.at], wish.seconds[chosen.at]
             booking.take(candidate, chosen.finish)
             if chosen.has_room:
@@ -151,7 +155,7 @@ class Seating:
                 self._working[key] = _Work(_seat_of(candidate), now, seconds)
                 given.append(Seated(key, _in_order(wish, options, chosen, needs[key].slack_seconds)))
             elif any(option.has_room for option in options):
-                pause = seconds * _LATE_SHARE
+                pause = max(seconds * _LATE_SHARE, _RECHECK_SECONDS_MIN)
                 self.recheck_seconds = min(pause, self.recheck_seconds or pause)
         return given
 
@@ -224,35 +228,23 @@ def _first_tier(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [each for each in candidates if each.tier == candidates[0].tier]
 
 
-def _chosen(options: Sequence[_Option], need: Need, now: float) -> _Option:
-    """The earliest finish. Where a task with less slack would find that peer taken, the latest finish
-    that costs no more than a share of this one's slack."""
-    earliest = min(options, key=lambda option: option.finish)
-    if need.rival_seconds is None or now + need.rival_seconds >= earliest.finish:
-        return earliest
-    limit = earliest.finish + need.slack_seconds * _SPENT_SHARE
-    patient = [option for option in options if option.has_room and earliest.finish < option.finish <= limit]
-    return max(patient, key=lambda option: option.finish, default=earliest)
-
-
 def _in_order(
     wish: _Wish, options: Sequence[_Option], chosen: _Option, slack_seconds: float
 ) -> tuple[Candidate, ...]:
     """The chosen candidate, its equals by expected finish, the rest as they were ranked."""
     equals = sorted((option for option in options if option is not chosen), key=lambda option: option.finish)
     first = wish.candidates[chosen.at]
-    reason = _reason(options, chosen, wish.seconds[chosen.at], slack_seconds)
+    reason = _reason(options, wish.seconds[chosen.at], slack_seconds)
     named = replace(first, reasons=(*first.reasons, reason)) if reason else first
     rest = wish.candidates[len(options) :]
     return (named, *(wish.candidates[option.at] for option in equals), *rest)
 
 
-def _reason(options: Sequence[_Option], chosen: _Option, seconds: float, slack_seconds: float) -> str:
+def _reason(options: Sequence[_Option], seconds: float, slack_seconds: float) -> str:
     if len(options) < 2:
         return ""
-    if any(option.finish < chosen.finish for option in options):
-        return f"{slack_seconds:.1f} s to spare, a quicker peer is left to other tasks"
-    return f"done first of {len(options)} that do it alike, in about {seconds:.1f} s"
+    said = f"done first of {len(options)} that do it alike, in about {seconds:.1f} s"
+    return f"{said}; {slack_seconds:.1f} s to spare" if slack_seconds >= _SLACK_TOLD_SECONDS else said
 
 
 def _seat_of(candidate: Candidate) -> SeatId:

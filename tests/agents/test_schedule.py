@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from random import Random
 
 import pytest
@@ -43,36 +42,36 @@ def graphs(draw: st.DrawFn) -> TaskGraph:
 
 def test_a_task_starts_as_soon_as_the_last_task_it_depends_on_is_done() -> None:
     schedule = Schedule(graph(a="", b="", c="ab", d="a"))
-    assert schedule.start(0.0) == ("a", "b")
+    assert schedule.start() == ("a", "b")
     schedule.complete("a")
-    assert schedule.start(1.0) == ("d",)
+    assert schedule.start() == ("d",)
     schedule.complete("b")
-    assert schedule.start(2.0) == ("c",)
+    assert schedule.start() == ("c",)
 
 
 def test_no_task_is_started_twice() -> None:
     schedule = Schedule(graph(a="", b=""))
-    assert schedule.start(0.0) == ("a", "b")
-    assert schedule.start(0.0) == ()
+    assert schedule.start() == ("a", "b")
+    assert schedule.start() == ()
     with pytest.raises(ValueError, match="not working"):
         schedule.complete("c")
 
 
 def test_a_failure_takes_all_that_depends_on_it_at_any_distance_and_tells_each_once() -> None:
     schedule = Schedule(graph(a="", b="", c="a", d="cb", e=""))
-    schedule.start(0.0)
+    schedule.start()
     assert schedule.fail("a") == ("c", "d")
     assert schedule.fail("b") == ()
     assert not schedule.is_over
     schedule.complete("e")
     assert schedule.is_over
-    assert schedule.start(0.0) == ()
+    assert schedule.start() == ()
 
 
 def test_what_waits_is_named_after_what_it_depends_on_until_it_starts_or_cannot() -> None:
     schedule = Schedule(graph(c="b", b="a", a="", d=""))
     assert schedule.waiting == ("a", "d", "b", "c")
-    schedule.start(0.0)
+    schedule.start()
     assert schedule.waiting == ("b", "c")
     schedule.fail("a")
     assert schedule.waiting == ()
@@ -81,33 +80,37 @@ def test_what_waits_is_named_after_what_it_depends_on_until_it_starts_or_cannot(
 # --- what hangs on a task -------------------------------------------------------------------------------
 def test_a_path_counts_the_seconds_of_the_longest_chain_and_slack_what_is_left_beside_it() -> None:
     schedule = expecting(graph(a="", b="", c="a", d="cb"), a=2.0, b=1.0, c=3.0, d=1.0)
-    schedule.start(0.0)
-    assert schedule.need("a", 0.0).path_seconds == 6.0
-    assert schedule.need("a", 0.0).slack_seconds == 0.0
-    assert (schedule.need("b", 0.0).path_seconds, schedule.need("b", 0.0).slack_seconds) == (2.0, 4.0)
-    assert schedule.need("c", 0.0).slack_seconds == 0.0
+    schedule.start()
+    assert schedule.needs(0.0)["a"].path_seconds == 6.0
+    assert schedule.needs(0.0)["a"].slack_seconds == 0.0
+    assert (schedule.needs(0.0)["b"].path_seconds, schedule.needs(0.0)["b"].slack_seconds) == (2.0, 4.0)
+    assert schedule.needs(0.0)["c"].slack_seconds == 0.0
 
 
 def test_time_that_has_passed_is_taken_off_what_works_and_nothing_is_expected_below_zero() -> None:
     schedule = expecting(graph(a="", b="", c="a"), a=2.0, b=4.0, c=1.0)
-    schedule.start(0.0)
-    assert schedule.need("a", 1.0).path_seconds == 2.0
-    assert schedule.need("a", 5.0).path_seconds == 1.0
-    assert schedule.need("b", 5.0).slack_seconds == 1.0
+    for name in schedule.start():
+        schedule.begin(name, 0.0)
+    assert schedule.needs(1.0)["a"].path_seconds == 2.0
+    assert schedule.needs(5.0)["a"].path_seconds == 1.0
+    assert schedule.needs(5.0)["b"].slack_seconds == 1.0
 
 
-def test_a_rival_is_a_task_with_less_slack_that_is_still_to_come() -> None:
-    schedule = expecting(graph(a="", b="", c="a"), a=2.0, b=1.0, c=3.0)
-    schedule.start(0.0)
-    assert schedule.need("b", 0.5).rival_seconds == 1.5
-    assert schedule.need("a", 0.5).rival_seconds is None
+def test_a_task_that_waits_for_a_peer_keeps_what_hangs_on_it_however_long_it_waits() -> None:
+    schedule = expecting(graph(a="", b="", c="a"), a=2.0, b=4.0, c=1.0)
+    schedule.start()
+    schedule.begin("b", 1.0)
+    needs = schedule.needs(3.0)
+    assert (needs["a"].path_seconds, needs["b"].path_seconds) == (3.0, 2.0)
+    schedule.begin("b", 3.0)  # the second of its items
+    assert schedule.needs(3.0) == needs
 
 
 def test_long_texts_are_guessed_to_take_longer_until_something_is_expected() -> None:
     short, long = Task(id="a", text="x"), Task(id="b", text="x" * 100_000)
     assert guessed_seconds(short) < guessed_seconds(long)
     schedule = Schedule(TaskGraph(tasks=(short, long)))
-    assert schedule.need("b", 0.0).path_seconds == guessed_seconds(long)
+    assert schedule.needs(0.0)["b"].path_seconds == guessed_seconds(long)
 
 
 @settings(max_examples=50)
@@ -119,8 +122,11 @@ def test_no_slack_is_negative_and_some_task_always_has_none(tasks: TaskGraph, ch
     working: list[str] = []
     left = {task.id for task in tasks.tasks}
     while left:
-        working += schedule.start(now)
-        needs = {name: schedule.need(name, now) for name in left}
+        for name in schedule.start():
+            schedule.begin(name, now)
+            working.append(name)
+        needs = schedule.needs(now)
+        assert needs.keys() == left
         assert min(need.slack_seconds for need in needs.values()) == 0.0
         on_longest = max(working, key=lambda name: needs[name].path_seconds)
         assert needs[on_longest].slack_seconds < 1e-9
@@ -157,11 +163,12 @@ def test_any_graph_ends_with_every_task_after_its_needs_and_within_all_widths(
     schedule, seating = Schedule(tasks), Seating(width)
     now, working, done = 0.0, dict[str, str](), set[str]()
     while not schedule.is_over:
-        for name in schedule.start(now):
+        for name in schedule.start():
             seating.wait(name, peers, 1.0, now)
-        for seated in seating.assign(now, partial(schedule.need, now=now)):
+        for seated in seating.assign(now, schedule.needs(now).__getitem__):
             assert set(tasks.task(seated.key).depends_on) <= done
             working[seated.key] = seated.candidates[0].peer
+            schedule.begin(seated.key, now)
         assert 0 < len(working) <= width
         for peer in peers:
             assert list(working.values()).count(peer.peer) <= peer.slots
@@ -189,7 +196,7 @@ async def carry_out_random_graph(tasks: TaskGraph, chance: Random) -> None:
         ended.append(name)
         schedule.complete(name)
 
-    await carry_out(schedule, work, lambda: 0.0, followed.append)
+    await carry_out(schedule, work, followed.append)
     assert sorted(ended) == sorted(task.id for task in tasks.tasks)
     assert schedule.is_over
     assert len(followed) == 1 + len(ended)
@@ -214,5 +221,5 @@ def test_what_a_task_raises_ends_the_others_and_leaves_as_itself() -> None:
             ended.append(name)
 
     with pytest.raises(KeyError):
-        asyncio.run(carry_out(Schedule(graph(b="", a="")), work, lambda: 0.0, ignore))
+        asyncio.run(carry_out(Schedule(graph(b="", a="")), work, ignore))
     assert ended == ["b"]

@@ -195,7 +195,7 @@ class _Run:
 
     mesh: Mesh
     run: RunId
-    seats: Seats = field(default_factory=lambda: Seats(time.monotonic, lambda _: Need(0.0, 0.0)))
+    seats: Seats = field(default_factory=lambda: Seats(time.monotonic, lambda: lambda _: Need(0.0, 0.0)))
 
     async def do(self, task: Task, results: dict[str, str]) -> str:
         request = TaskRequest(

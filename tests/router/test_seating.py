@@ -127,26 +127,24 @@ def test_several_tasks_take_as_many_rounds_as_the_slots_of_all_need() -> None:
     assert seconds_for([peer("x", 2.0, slots=4)], 7.0, count=4) == 2.0
 
 
-def test_slack_leaves_the_quick_peer_to_a_task_that_would_find_it_taken() -> None:
-    spare = {"a": Need(1.0, 20.0, rival_seconds=0.5)}
-    assert given(waiting([QUICK, SLOW], "a"), needs=spare) == {"a": ("slow", "quick")}
-    none_to_come = {"a": Need(1.0, 20.0)}
-    assert given(waiting([QUICK, SLOW], "a"), needs=none_to_come)["a"][0] == "quick"
-    comes_later = {"a": Need(1.0, 20.0, rival_seconds=1.5)}
-    assert given(waiting([QUICK, SLOW], "a"), needs=comes_later)["a"][0] == "quick"
-    too_little = {"a": Need(1.0, 2.0, rival_seconds=0.5)}
-    assert given(waiting([QUICK, SLOW], "a"), needs=too_little)["a"][0] == "quick"
-
-
-def test_the_choice_is_explained() -> None:
+def test_the_choice_is_explained_and_slack_is_told_but_not_spent() -> None:
     def reason(need: Need, *candidates: Candidate) -> tuple[str, ...]:
         (seated,) = waiting(candidates, "a").assign(0.0, lambda _: need)
+        assert seated.candidates[0].peer == "quick"
         return seated.candidates[0].reasons
 
-    assert reason(CRITICAL, QUICK, SLOW) == ("done first of 2 that do it alike, in about 1.0 s",)
-    spare = Need(1.0, 20.0, rival_seconds=0.5)
-    assert reason(spare, QUICK, SLOW) == ("20.0 s to spare, a quicker peer is left to other tasks",)
+    said = "done first of 2 that do it alike, in about 1.0 s"
+    assert reason(CRITICAL, QUICK, SLOW) == (said,)
+    assert reason(Need(1.0, 20.0), QUICK, SLOW) == (f"{said}; 20.0 s to spare",)
     assert reason(CRITICAL, QUICK) == ()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-6])
+def test_a_task_that_waits_for_an_instant_peer_is_not_thought_over_without_pause(seconds: float) -> None:
+    seating = waiting([peer("instant", seconds), peer("slow", 3.0)], "a", "b")
+    assert "b" not in given(seating)
+    assert seating.recheck_seconds is not None
+    assert seating.recheck_seconds >= 0.01
 
 
 def test_a_slot_is_kept_for_a_task_about_to_come_that_has_more_behind_it() -> None:
