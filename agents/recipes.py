@@ -26,6 +26,7 @@ from monai_node.agents.shape import Slot, Token, shape, tokens_of
 from monai_node.agents.turns import needed_turns
 from monai_node.registry.errors import InvalidRequest
 from monai_node.registry.wire import Label
+from monai_node.router.policy import shows_no_more
 
 # Of a recipe as JSON. Of a plan for one text that is longer, nobody will need the very same again.
 RECIPE_BYTES_MAX = 64 << 10
@@ -57,7 +58,9 @@ class Recipe(BaseModel):
     """How to plan the requests that have its `key`.
 
     In a recipe for a shape the tasks of `graph` say the shape of their words, and `runs` where those
-    stand; in one for a text `graph` is the plan itself and `runs` is empty. `shown` as in `Plan`.
+    stand; in one for a text `graph` is the plan itself and `runs` is empty. `shown` as in `Plan`. `label`
+    is that of the request whose plan it was: words that its user wrote into that plan are shown to nobody
+    who might not have seen them then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +72,11 @@ class Recipe(BaseModel):
         default=(), max_length=TASKS_MAX
     )
     shown: tuple[str, ...] = Field(min_length=1)
+    label: Label = "open"
+
+    def may_serve(self, label: Label) -> bool:
+        """Whether a request of this label may be planned by it."""
+        return bool(self.runs) or shows_no_more(label, self.label)
 
     @property
     def id(self) -> str:
@@ -242,8 +250,9 @@ def _said(runs: Sequence[Run], tokens: Sequence[Token]) -> str:
     return " ".join(token.said for run in runs for token in tokens[run.first : run.last + 1])
 
 
-def accepted(request: RunRequest) -> tuple[Recipe, tuple[str, str]] | None:
-    """The recipe in a request whose plan its user sent with it, and the keys whose recipes it replaces.
+def accepted(request: RunRequest, label: Label) -> tuple[Recipe, tuple[str, str]] | None:
+    """The recipe in a request of this label whose plan its user sent with it, and the keys whose recipes
+    it replaces.
 
     None when there is nothing to learn: the request would not be planned, or the plan is not one to keep.
     """
@@ -255,7 +264,7 @@ def accepted(request: RunRequest) -> tuple[Recipe, tuple[str, str]] | None:
     if isinstance(draft, Plan) or draft.whole == "too_long" or (draft.whole and len(options.plan) == 1):
         return None
     recipe = recipe_of(draft, TaskGraph(tasks=tuple(options.plan)), options.shown or ())
-    return recipe and (recipe, keys_of(draft))
+    return recipe and (recipe.model_copy(update={"label": label}), keys_of(draft))
 
 
 # --- the source ---------------------------------------------------------------------------------------
@@ -271,11 +280,14 @@ class Recipes(Protocol):
 def recipe_source(store: Recipes) -> Source:
     """The planner's source that goes by kept recipes; it has no plan for requests of unknown shape."""
 
-    def planned(draft: Draft) -> Plan | None:
-        recipe = None if draft.whole == "too_long" else store.find(keys_of(draft))
-        return None if recipe is None else apply(recipe, draft)
+    def planned(draft: Draft, label: Label) -> Plan | None:
+        for key in () if draft.whole == "too_long" else keys_of(draft):
+            recipe = store.find([key])
+            if recipe is not None and recipe.may_serve(label):
+                return apply(recipe, draft)
+        return None
 
-    async def plan(draft: Draft, _: Label) -> Plan | None:
-        return await asyncio.to_thread(planned, draft)
+    async def plan(draft: Draft, label: Label) -> Plan | None:
+        return await asyncio.to_thread(planned, draft, label)
 
     return Source("recipe", _SOURCE_SECONDS, plan, takes_whole=True)

@@ -132,7 +132,8 @@ class Front:
             return
         try:
             async with asyncio.timeout(_KEEPING_SECONDS):
-                await asyncio.to_thread(_keep, self._recipes, request)
+                label = request.options.privacy or self._default_label
+                await asyncio.to_thread(_keep, self._recipes, request, label)
         except (MonaiError, TimeoutError) as error:
             _log.warning("an accepted plan could not be kept: %s", str(error) or "the disk is too slow")
         except Exception as error:
@@ -282,8 +283,8 @@ def _shown(candidates: Sequence[Candidate]) -> list[RouteCandidate]:
     ]
 
 
-def _keep(recipes: RecipeFile, request: RunRequest) -> None:
-    found = accepted(request)
+def _keep(recipes: RecipeFile, request: RunRequest, label: Label) -> None:
+    found = accepted(request, label)
     if found is not None:
         recipes.keep(*found)
 

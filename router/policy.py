@@ -21,6 +21,11 @@ def may_see(request_label: Label, peer_label: PeerLabel) -> bool:
     return peer_label in _MAY_SEE[request_label]
 
 
+def shows_no_more(label: Label, than: Label) -> bool:
+    """Whether whoever may see a request of the one label may see one of the other, too."""
+    return _MAY_SEE[label] <= _MAY_SEE[than]
+
+
 def peer_label(peer: PeerId, me: PeerId, mesh_is_open: bool) -> PeerLabel:
     """What a member of our mesh is to us: in a private mesh it proved that it knows the secret, in an
     open one it proved nothing but its key."""

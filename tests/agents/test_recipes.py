@@ -23,7 +23,7 @@ from monai_node.agents.recipes import (
 )
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.registry.ids import RunId
-from monai_node.registry.wire import ChatMessage
+from monai_node.registry.wire import ChatMessage, Label
 
 FRENCH = "Translate 'good morning' into French and count its words"
 ITALIAN = 'Translate "we are many" into Italian and count its words.'
@@ -227,7 +227,7 @@ def test_a_recipe_that_does_not_fit_has_no_plan(change: dict[str, Any]) -> None:
 # --- what is accepted -----------------------------------------------------------------------------------
 def test_a_request_with_its_plan_is_accepted_under_its_text_and_shape() -> None:
     tasks = list(graph_of("Translate 'good morning' into French", "count its words").tasks)
-    found = accepted(request_of(FRENCH, plan=tasks, shown=["t1"]))
+    found = accepted(request_of(FRENCH, plan=tasks, shown=["t1"]), "trusted")
     assert found is not None
     recipe, keys = found
     assert recipe.shown == ("t1",)
@@ -252,7 +252,7 @@ def test_a_request_with_its_plan_is_accepted_under_its_text_and_shape() -> None:
     ids=["planned here", "never", "nothing to read", "no conversation", "one model"],
 )
 def test_nothing_is_learnt_where_there_is_no_plan_or_no_use_for_it(request_: RunRequest) -> None:
-    assert accepted(request_) is None
+    assert accepted(request_, "trusted") is None
 
 
 # --- the source -------------------------------------------------------------------------------------------
@@ -288,8 +288,37 @@ def test_a_request_that_looks_like_one_task_can_be_taught_otherwise() -> None:
     text = "Newsletter about bees"
     graph = graph_of("Newsletter", "about bees")
     assert draft_of(text).whole == "single"
-    found = accepted(request_of(text, plan=list(graph.tasks)))
+    found = accepted(request_of(text, plan=list(graph.tasks)), "trusted")
     assert found is not None
     learnt = applied(found[0], text)
     assert learnt is not None
     assert learnt.graph == graph
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "is_used"),
+    [
+        ("local", "local", True),
+        ("local", "trusted", False),
+        ("trusted", "open", False),
+        ("trusted", "local", True),
+        ("open", "open", True),
+    ],
+)
+def test_words_of_the_users_own_go_to_nobody_who_could_not_have_seen_them(
+    written: Label, asked: Label, is_used: bool
+) -> None:
+    """The same request under a wider label must not carry what was written into the plan of another."""
+    own = graph_of("Translate 'good morning' into French for my doctor", "count its words")
+    found = accepted(request_of(FRENCH, plan=list(own.tasks)), written)
+    assert found is not None
+    plan = asyncio.run(Planner([recipe_source(Shelf(found[0]))]).plan(request_of(FRENCH), asked))
+    assert ("doctor" in plan.graph.tasks[0].text) is is_used
+
+
+def test_a_recipe_without_words_of_its_own_serves_requests_of_every_label() -> None:
+    divided = graph_of("Translate 'good morning' into French", "count its words")
+    found = accepted(request_of(FRENCH, plan=list(divided.tasks)), "local")
+    assert found is not None
+    plan = asyncio.run(Planner([recipe_source(Shelf(found[0]))]).plan(request_of(ITALIAN), "open"))
+    assert plan.planner == "recipe"
