@@ -21,8 +21,9 @@ from monai_node.registry.wire import Label
 
 _log = logging.getLogger(__name__)
 
-# Of a request's time: whoever plans must leave the rest for the work.
-PLANNING_SHARE_MAX = 0.25
+# Of a request's time, for each source and for all of them: the rest is left for the work.
+SOURCE_SHARE_MAX = 0.25
+PLANNING_SHARE_MAX = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +71,44 @@ class Planner:
         self._refine = refine
 
     async def plan(self, request: RunRequest, label: Label) -> Plan:
-        """The plan of a request, in at most PLANNING_SHARE_MAX of its time for each source.
+        """The plan of a request, in at most PLANNING_SHARE_MAX of its time.
 
         InvalidRequest when the conversation has no text, or when a plan that the caller sent cannot be
         run; no other error.
         """
+        allowance = _Allowance(request.options.deadline_seconds, asyncio.get_running_loop().time)
         # In a thread: a request may be a megabyte.
         begun = await asyncio.to_thread(begin, request)
         if isinstance(begun, Plan):
             return begun
-        share = request.options.deadline_seconds * PLANNING_SHARE_MAX
-        found = await self._read(begun, label, share)
-        if self._refine is None or found.planner not in _READERS:
+        found = await self._read(begun, label, allowance)
+        seconds = allowance.seconds(_REFINING_SECONDS)
+        if self._refine is None or found.planner not in _READERS or not seconds:
             return found
-        refining = self._refine(begun, found, label)
-        return await _within(min(_REFINING_SECONDS, share), "by types", refining) or found
+        return await _within(seconds, "by types", self._refine(begun, found, label)) or found
 
-    async def _read(self, draft: Draft, label: Label, share: float) -> Plan:
+    async def _read(self, draft: Draft, label: Label, allowance: _Allowance) -> Plan:
         for source in self._sources:
-            if draft.whole is not None and not source.takes_whole:
+            seconds = allowance.seconds(source.seconds)
+            if not seconds or (draft.whole is not None and not source.takes_whole):
                 continue
-            found = await _within(min(source.seconds, share), source.name, source.plan(draft, label))
+            found = await _within(seconds, source.name, source.plan(draft, label))
             if found is not None:
                 return found
         return await asyncio.to_thread(by_rules, draft)
+
+
+class _Allowance:
+    """What planning may take of the time of one request."""
+
+    def __init__(self, deadline_seconds: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._share = deadline_seconds * SOURCE_SHARE_MAX
+        self._end = clock() + deadline_seconds * PLANNING_SHARE_MAX
+
+    def seconds(self, wanted: float) -> float:
+        """What the next may take that wants so many; 0 when nothing is left."""
+        return max(0.0, min(wanted, self._share, self._end - self._clock()))
 
 
 async def _within(seconds: float, name: str, planning: Awaitable[Plan | None]) -> Plan | None:
@@ -103,7 +118,9 @@ async def _within(seconds: float, name: str, planning: Awaitable[Plan | None]) -
         async with limit:
             return await planning
     except MonaiError as error:
-        _log.warning("the planner %s failed, the next is asked: %s", name, error)
+        # What a peer says may quote the request, which no log may.
+        said = error.code if name == "model" else error
+        _log.warning("the planner %s failed, the next is asked: %s", name, said)
     except TimeoutError:
         if not limit.expired():
             raise

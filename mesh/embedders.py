@@ -67,7 +67,7 @@ class SentenceEmbedder:
         they are there; a request too long for it is read by the rules. TaskFailed when the process dies,
         takes longer than 10 s or answers with what is no reading of these segments."""
         if not 0 < len(segments) <= SEGMENTS_MAX or sum(map(_chars, segments)) > LABEL_CHARS_MAX:
-            return label_by_rules(segments)
+            return await asyncio.to_thread(label_by_rules, segments)
         try:
             async with (
                 asyncio.timeout(_LABEL_SECONDS),

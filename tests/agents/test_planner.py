@@ -6,7 +6,7 @@ import pytest
 
 from monai_node.agents.label import Reading
 from monai_node.agents.plan import Draft, Plan
-from monai_node.agents.planner import PLANNING_SHARE_MAX, Planner, Refine, Source, labelling
+from monai_node.agents.planner import PLANNING_SHARE_MAX, SOURCE_SHARE_MAX, Planner, Refine, Source, labelling
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.agents.segment import Segment
 from monai_node.registry.errors import TaskFailed
@@ -83,7 +83,34 @@ def test_a_late_source_is_cancelled_and_gives_way(caplog: pytest.LogCaptureFixtu
         short = planned(Source("model", 60, hangs), options=MeshOptions(deadline_seconds=0.04))
     assert found.planner == short.planner == "rules"
     assert cancelled == ["here", "here"]
-    assert f"longer than {0.04 * PLANNING_SHARE_MAX:.1f} s" in caplog.text
+    assert f"longer than {0.04 * SOURCE_SHARE_MAX:.1f} s" in caplog.text
+
+
+def test_however_many_are_late_half_of_the_time_is_left_for_the_work() -> None:
+    asked: list[float] = []
+
+    async def hangs(*_: object) -> Plan:
+        asked.append(asyncio.get_running_loop().time())
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    request = RunRequest(
+        run=RunId("run-1"),
+        messages=(ChatMessage(role="user", content=TWO),),
+        options=MeshOptions(deadline_seconds=0.4),
+    )
+    asyncio.run(Planner([Source("model", 60, hangs)] * 9, hangs).plan(request, "trusted"))
+    assert len(asked) <= 1 + PLANNING_SHARE_MAX / SOURCE_SHARE_MAX
+
+
+def test_what_a_peer_says_that_failed_to_plan_stays_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def quotes(draft: Draft, _: Label) -> Plan:
+        raise TaskFailed(f"cannot plan {draft.text!r}")
+
+    with caplog.at_level(logging.WARNING):
+        planned(Source("model", 1, quotes))
+    assert "the planner model failed" in caplog.text
+    assert "rivers" not in caplog.text
 
 
 def test_a_defect_of_a_source_is_not_hidden() -> None:
