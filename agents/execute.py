@@ -205,7 +205,7 @@ class Execution:
         self, fan_out: FanOut, at: int, way: _Way, candidates: Sequence[Candidate], tries: Tries
     ) -> None:
         async def tell(event: Dispatched | Accepted | Text | Lost) -> None:
-            if fan_out.is_told(event):
+            if fan_out.note(at, event):
                 await self._telling.progressed(way.task, tries, event)
 
         try:

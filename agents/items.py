@@ -13,6 +13,7 @@ from typing import cast
 from monai_node.agents.graph import FAN_OUT_MAX
 
 _FENCED = re.compile(r"\s*```[a-z]*\n(.*?)\n?```\s*", re.S | re.I)
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 _MARKED = re.compile(r"([ \t]{0,3})(?:\d{1,4}[.)]|[-*+•–])[ \t]+(.*)")
 
 
@@ -38,8 +39,9 @@ def list_item(number: int, result: str) -> str:
 
 
 def left_out_note(count: int) -> str:
-    """A sentence for the end of a list, an empty line after it, about the items that were too many."""
-    return f"[{count} more items were left out: {FAN_OUT_MAX} are done at most.]"
+    """A sentence for the end of a list, an empty line before it, about the items that were too many."""
+    items = "item was" if count == 1 else "items were"
+    return f"[{count} more {items} left out: {FAN_OUT_MAX} are done at most.]"
 
 
 def _json_array(text: str) -> list[str] | None:
@@ -53,7 +55,12 @@ def _json_array(text: str) -> list[str] | None:
     if not isinstance(found, list):
         return None
     entries = cast("list[object]", found)
-    return [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in entries]
+    return [_whole(each if isinstance(each, str) else _as_json(each)) for each in entries]
+
+
+def _whole(text: str) -> str:
+    """JSON may smuggle in half a surrogate pair, which neither a frame nor an event can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def _marked(text: str) -> list[str]:

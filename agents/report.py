@@ -160,8 +160,13 @@ def item_made(item: str, part: Provenance) -> MadeItem:
     )
 
 
-def item_failed(item: str, error: MonaiError) -> MadeItem:
-    return MadeItem(item=_named(item), error=error.message)
+def item_failed(item: str, error: MonaiError, asked: Candidate | None) -> MadeItem:
+    """`asked` is who had it last; None when it was sent to nobody."""
+    if asked is None:
+        return MadeItem(item=_named(item), error=error.message)
+    return MadeItem(
+        item=_named(item), peer=asked.peer, peer_name=asked.peer_name, model=asked.model, error=error.message
+    )
 
 
 def _named(text: str) -> str:

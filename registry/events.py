@@ -23,7 +23,8 @@ class Event(BaseModel):
 
 
 class MadeItem(BaseModel):
-    """Who did a task for one item of a list; `item` is the beginning of it. No peer: nobody was asked."""
+    """Who did a task for one item of a list, or had it last; `item` is the beginning of it. No peer:
+    nobody was asked."""
 
     model_config = ConfigDict(frozen=True)
 

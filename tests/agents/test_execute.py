@@ -32,6 +32,7 @@ from monai_node.registry.ids import PeerId, RunId
 from monai_node.registry.transport import MemoryNetwork, Stream, open_memory_transport
 from monai_node.registry.wire import (
     TASK_PROTOCOL,
+    TEXT_CHARS_MAX,
     ChatMessage,
     Label,
     TaskAccepted,
@@ -132,14 +133,14 @@ def saying(texts: Mapping[str, str | None]) -> Reply:
 
 
 @asynccontextmanager
-async def open_runner(*peers: Peer) -> AsyncGenerator[Runner]:
+async def open_runner(*peers: Peer, health: Health | None = None) -> AsyncGenerator[Runner]:
     network = MemoryNetwork()
     async with AsyncExitStack() as stack:
         here = await stack.enter_async_context(open_memory_transport(PeerId("peer-here"), network))
         for peer in peers:
             there = open_memory_transport(PeerId(f"peer-{peer.name}"), network)
             (await stack.enter_async_context(there)).handle(TASK_PROTOCOL, peer.serve)
-        dispatcher = Dispatcher(here, time.monotonic, Health())
+        dispatcher = Dispatcher(here, time.monotonic, Health() if health is None else health)
         yield Runner(Everybody(peers), dispatcher, time.monotonic, "trusted", lambda: datetime.now(UTC))
 
 
@@ -162,9 +163,9 @@ async def events_of(run: Runner, request: RunRequest) -> list[RunEvent]:
     return events
 
 
-def play(request: RunRequest, *peers: Peer) -> list[RunEvent]:
+def play(request: RunRequest, *peers: Peer, health: Health | None = None) -> list[RunEvent]:
     async def through() -> list[RunEvent]:
-        async with open_runner(*peers) as run:
+        async with open_runner(*peers, health=health) as run:
             return await events_of(run, request)
 
     return asyncio.run(through())
@@ -213,6 +214,13 @@ def test_a_task_that_waits_for_a_peer_until_its_deadline_fails_by_itself() -> No
     assert ended[:2] == [("a", "deadline_exceeded"), ("b", "dependency_failed")]
     assert isinstance(events[-1], RunFailed)
     assert [asked.task for asked in ada.asked] == ["long"]
+
+
+@pytest.mark.parametrize("plan", [(task("a"),), (task("a"), task("b", "a"))])
+def test_a_peer_that_lets_a_deadline_pass_is_remembered_as_so_slow(plan: tuple[Task, ...]) -> None:
+    ada, health = Peer("ada", saying({"a": None})), Health()
+    play(ask(*plan, deadline_seconds=0.4), ada, health=health)
+    assert (health.standing(ada.candidate.peer, "chat").seconds or 0.0) > 0.1
 
 
 # --- who is asked ---------------------------------------------------------------------------------------
@@ -278,7 +286,9 @@ def test_an_item_that_fails_is_named_in_its_place_and_the_others_stand() -> None
     assert "the engine broke" in lines[0]
     assert lines[1:] == ["2. fine", "3. fine"]
     (completed,) = [event for event in of(TaskWasCompleted, events) if event.task == "each"]
-    assert [made.error is None for made in completed.provenance.items] == [False, True, True]
+    made = completed.provenance.items
+    assert [each.error is None for each in made] == [False, True, True]
+    assert [each.peer_name for each in made] == ["ada"] * 3
 
 
 def test_items_hold_up_no_other_task_while_there_is_room() -> None:
@@ -342,6 +352,43 @@ def test_what_an_item_says_adds_no_task_and_reaches_its_peer_as_data_only() -> N
     (asked,) = [request for request in ada.asked if request.task == "each"]
     assert asked.input.text == "do each"
     assert [art.text for art in asked.input.artifacts] == [hostile]
+
+
+@pytest.mark.parametrize("count", [1, FAN_OUT_MAX, FAN_OUT_MAX + 1])
+def test_every_item_has_one_entry_in_order_and_one_too_many_is_one_that_is_left_out(count: int) -> None:
+    many = json.dumps([f"item {n}" for n in range(count)])
+
+    async def reply(request: TaskRequest) -> str:
+        if request.task == "list":
+            return many
+        (item,) = (art.text for art in request.input.artifacts)
+        for _ in range(3 * int(item.split()[1]) % 7):  # done in another order
+            await asyncio.sleep(0)
+        return item
+
+    events = play(ask(*EACH[:2]), Peer("ada", reply, slots=8))
+    entries, _, left_out = shown(events).partition("\n\n")
+    assert entries.split("\n") == [f"{n + 1}. item {n}" for n in range(min(count, FAN_OUT_MAX))]
+    assert left_out == ("[1 more item was left out: 16 are done at most.]" if count > FAN_OUT_MAX else "")
+    assert len(answer(events).parts[1].items) == min(count, FAN_OUT_MAX)
+
+
+def test_an_item_with_half_a_character_harms_nothing() -> None:
+    ada = Peer("ada", saying({"list": r'["\ud83d", "b"]'}))
+    events = play(ask(*EACH), ada)
+    assert [event.model_dump_json() for event in events]
+    assert [part.status for part in answer(events).parts] == ["completed"] * 3
+
+
+def test_a_list_of_results_is_no_longer_than_one_result_may_be() -> None:
+    long = "x" * (TEXT_CHARS_MAX // 2)
+
+    async def reply(request: TaskRequest) -> str:
+        return LIST if request.task == "list" else long
+
+    made = shown(play(ask(*EACH[:2]), Peer("ada", reply, slots=4)))
+    assert TEXT_CHARS_MAX - 10 < len(made) < TEXT_CHARS_MAX + 10 * len(LIST)
+    assert [line[:4] for line in made.split("\n")] == ["1. x", "2. x", "3. x"]
 
 
 def test_the_budget_of_a_task_is_shared_by_its_items() -> None:

@@ -27,6 +27,7 @@ from monai_node.agents.items import left_out_note, list_item, split_items
         ("[" * 10_000 + "]" * 10_000, ["[" * 10_000 + "]" * 10_000]),
         ('["", " "]', []),
         ("1. \n2. ", []),
+        (r'["\ud83d", "\ud83d\ude00", {"\udc00": 1}]', ["?", "\U0001f600", '{"?": 1}']),
         ("", []),
         (" \n\t\n", []),
     ],

@@ -373,6 +373,23 @@ def test_a_diamond_hands_results_on_in_the_order_that_the_plan_names_them() -> N
     assert answer(events).usage.completion_tokens == 8
 
 
+def test_a_task_that_must_wait_is_looked_up_after_one_was_sent_and_a_single_one_only_once() -> None:
+    class Remote(ScriptedRoutes):
+        async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
+            found = await super().for_text(text, label)
+            for _ in range(3):  # the index, the cache, the embedder
+                await asyncio.sleep(0)
+            return found
+
+    def steps(*plan: Task) -> list[object]:
+        log: list[Any] = []
+        answer(play(ask(list(plan)), ScriptedSender(sent=log), Remote(asked=log)))
+        return [step if isinstance(step, str) else step[1] for step in log]
+
+    assert steps(task("a")) == ["do a", "a"]
+    assert steps(task("c", "a", "b"), task("a"), task("b"))[:5] == ["do a", "do b", "a", "b", "do c"]
+
+
 def test_a_slow_task_delays_nothing_that_does_not_need_it() -> None:
     async def chain() -> list[RunEvent]:
         chain_done = asyncio.Event()
