@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0
 # A peer that fails during its exam so often is not examined again before we start anew.
 _ATTEMPTS_MAX = 3
+# Models whose exams are remembered to have begun or failed; those that were tried longest ago are forgotten.
+_REMEMBERED_MAX = 1024
 # Between two questions: until the peer's own load, told in its beacons, is that of others again.
 _BETWEEN_SECONDS = 1.0
 # A peer that others keep busy so long is examined another time.
@@ -53,7 +55,8 @@ class Examiner:
         self._plan_by = plan_by
         self._plan_locally = plan_locally
         self._clock = clock
-        self._attempts: Counter[Writer] = Counter()
+        self._begun: Counter[Writer] = Counter()
+        self._failed: Counter[Writer] = Counter()
         self._local: Sequence[Plan] = ()
         self._local_score: float | None = None
 
@@ -100,15 +103,17 @@ class Examiner:
             offer
             for offer in self._offers()
             if offer.load == 0
-            and self._attempts[writer_of(offer)] < _ATTEMPTS_MAX
+            and self._failed[writer_of(offer)] < _ATTEMPTS_MAX
             and self._book.mark(offer, local) is None
         ]
-        return min(waiting, key=lambda offer: self._attempts[writer_of(offer)], default=None)
+        # Whoever is always busy as soon as its exam has begun keeps nobody else from theirs.
+        return min(waiting, key=lambda offer: self._begun[writer_of(offer)], default=None)
 
     async def examine(self, offer: Offer) -> None:
         """One model takes the exam, which ends early when it cannot win. What it reached is kept; when
         its peer fails or is needed by others, nothing is, and it may be tried again."""
         local = self._local_score or 0.0
+        _count(self._begun, writer_of(offer))
         has_score = self._book.needs_only_speed(offer, local)
         asked = questions()[:_SPEED_QUESTIONS] if has_score else questions()
         exam = await asyncio.to_thread(Exam, self._local[: len(asked)], asked)
@@ -119,7 +124,7 @@ class Examiner:
             _log.info("the exam of %s was broken off: others need its peer", _name(offer))
             return
         except MonaiError as error:
-            self._attempts[writer_of(offer)] += 1
+            _count(self._failed, writer_of(offer))
             _log.info("the exam of %s was broken off: %s", _name(offer), error)
             return
         is_whole = exam.next_question is None
@@ -160,6 +165,12 @@ class Examiner:
                 if any(each.load == 0 for each in now):
                     return
                 await asyncio.sleep(_BETWEEN_SECONDS)
+
+
+def _count(times: Counter[Writer], writer: Writer) -> None:
+    times[writer] = times.pop(writer, 0) + 1
+    while len(times) > _REMEMBERED_MAX:
+        del times[next(iter(times))]
 
 
 def _seconds_max(question_count: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import socket
@@ -29,6 +30,7 @@ from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.agents.segment import Segment
 from monai_node.agents.writer import Writers
 from monai_node.agents.written_json import read_answer
+from monai_node.mesh import examiner as module
 from monai_node.mesh.config import ModelSource, PlannerChoice, UrlSource
 from monai_node.mesh.engine.base import Engine
 from monai_node.mesh.engine.scripted import Breaks, ScriptedEngine
@@ -38,8 +40,9 @@ from monai_node.mesh.identity import Identity
 from monai_node.mesh.marks import EXAMS_FILE, MarkBook
 from monai_node.mesh.planning import Labellers, Planning, Reach, open_planning
 from monai_node.mesh.provider import Provider
+from monai_node.registry.advert import ModelInfo, Skill
 from monai_node.registry.errors import SetupError, TaskFailed
-from monai_node.registry.ids import RunId
+from monai_node.registry.ids import PeerId, RunId
 from monai_node.registry.transport import MemoryNetwork, open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, ChatMessage, Label, TaskRequest
 from monai_node.router.dispatch import Dispatcher, DispatchEvent, Done
@@ -396,6 +399,41 @@ def test_an_exam_that_fails_is_tried_again_a_few_times_only(tmp_path: Path) -> N
             assert not (tmp_path / EXAMS_FILE).exists()
 
     run(work())
+
+
+def test_a_peer_that_is_busy_whenever_it_is_asked_keeps_nobody_else_from_the_exam(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BUSY_SECONDS_MAX", 0.01)
+    card = Skill(id="chat", name="chat", description="answers", model="large", is_general=True)
+    info, asked = ModelInfo(alias="large", parameter_count=7 * 10**9), list[str]()
+    looks = itertools.count()
+
+    def offers() -> list[Offer]:
+        """The teaser is idle when one is looked for, and busy when it is to be asked."""
+        load = next(looks) % 2
+        return [
+            Offer(PeerId("teaser"), "teaser", "open", card, info, running=load),
+            Offer(PeerId("quiet"), "quiet", "open", card, info),
+        ]
+
+    async def plan_by(offer: Offer, _: Draft) -> Plan | None:
+        asked.append(offer.peer)
+        return None
+
+    async def by_rules(draft: Draft) -> Plan:
+        return finish(draft, label_by_rules(draft.segments))
+
+    async def work() -> None:
+        examiner = Examiner(
+            MarkBook(tmp_path / EXAMS_FILE, time.time), offers, plan_by, by_rules, time.monotonic
+        )
+        await examiner.examine_locally()
+        for _ in range(4):
+            await examiner.examine_next()
+
+    run(work())
+    assert "quiet" in asked
 
 
 def test_of_a_model_whose_quality_is_known_only_the_speed_is_measured(tmp_path: Path) -> None:
