@@ -42,6 +42,19 @@ _REFERS_BACK = re.compile(r"\b(?:it|this|that|them|both|these|those|above|result
 _TRAILING = re.compile(
     r"(?<=[.!?])\s+(?=(?:and then|then|after that|afterwards|finally|next|also|lastly)\b)", re.I
 )
+# How an e-mail, a patch, a query, a trace, a page, a script and a command line begin.
+_COMMANDS = "awk|cat|curl|docker|find|git|grep|kubectl|ls|sed|ssh|sudo|tar"
+_HEADERS = r"(?:(?:To|Date|Sent|Cc): [^\n]{0,400}\n){0,4}"
+_PASTED = re.compile(
+    r"\s*(?:"
+    # With a sender: "To: helpdesk, Subject: …" is how some people write to us.
+    rf"{_HEADERS}From: [^\n]{{0,400}}\n{_HEADERS}Subject: |Subject: [^\n]{{0,400}}\n{_HEADERS}From: "
+    r"|diff --git |--- \S{1,400}[^\n]{0,80}\n\+\+\+ |@@ -\d"
+    r"|SELECT\s[^\n;]{1,400}\sFROM\s|INSERT INTO\s|CREATE TABLE\s"
+    r"|Traceback \(most recent |#!/|<!DOCTYPE\s|<html\b"
+    rf"|(?:{_COMMANDS}) [^\n]{{0,200}} -{{1,2}}[A-Za-z][^\n]{{0,400}}?(?: \|| &&|;)\s"
+    ")"
+)
 
 
 def find_documents(text: str, masked: str, taken: Sequence[Span]) -> list[Span]:
@@ -49,7 +62,11 @@ def find_documents(text: str, masked: str, taken: Sequence[Span]) -> list[Span]:
     what stands before the first of the spans `taken`, which are payloads already, is looked at. A second
     one may be announced after the end of the first."""
     limit = taken[0][0] if taken else len(masked)
-    span = _after_colon(masked, 0, limit) or _after_blank_line(masked, limit)
+    span = (
+        _from_the_start(text, masked, limit)
+        or _after_colon(masked, 0, limit)
+        or _after_blank_line(masked, limit)
+    )
     span = span or _before_instruction(masked, limit)
     found: list[Span] = []
     while span is not None and masked[slice(*span)].strip():
@@ -57,6 +74,12 @@ def find_documents(text: str, masked: str, taken: Sequence[Span]) -> list[Span]:
         at = found[-1][1]
         span = _after_colon(masked, at, limit) if at < limit and len(found) < _DOCUMENTS_MAX else None
     return found
+
+
+def _from_the_start(text: str, masked: str, limit: int) -> Span | None:
+    """A request that opens as an e-mail, a patch, a query or a command does is that, up to the instructions
+    at its end."""
+    return (0, _end_of_document(masked, 0)) if limit and _PASTED.match(text, 0, limit) else None
 
 
 def _only_quote(text: str, masked: str, start: int, end: int) -> Span:

@@ -31,12 +31,14 @@ from monai_node.agents.segment import MASK
 class Step:
     """A task before it has a name: its words with quotes masked, and the connective before them.
 
-    `has_document` says that the request brings a text along which this step may be about.
+    `has_document` says that the request brings a text along which this step may be about, and `announces`
+    that one stands right behind its words.
     """
 
     text: str
     lead: str = ""
     has_document: bool = False
+    announces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ _RESULT = re.compile(
     r"|\b(?:how many|which|what) (?:is|are|was|were|went|there)\b(?! (?:the|a|an|your|my|in|\d)\b)",
     re.I,
 )
+# Of a step that announces a text: the text, and nothing that was said before.
+_AHEAD = re.compile(r"\b(?:this|these|the following|below)\W*\Z", re.I)
 _BACK = re.compile(r"\b(?:using|based on|from|with|on) that\b", re.I)
 _CALLED = re.compile(r"\b(?:the|that|this|those|these|your|each|every) ([a-z]{3,})(?: ([a-z]{3,}))?\b", re.I)
 _DEFINITE = re.compile(r"\b(?:the|this|that|these|those|my|our|each|every|attached) (\w+)", re.I)
@@ -138,6 +142,8 @@ def _link_one(index: int, steps: Sequence[Step], links: Sequence[Link]) -> Link:
     if explicit is not None:
         return explicit
     step = steps[index]
+    if step.announces and _AHEAD.search(step.text) and not _BACK.search(step.lead):
+        return _NONE
     if points_out(step.text):
         return _pronoun_link(index, steps)
     if _BACK.search(step.lead):

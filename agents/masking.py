@@ -8,7 +8,7 @@ import re
 MASK = "\ue000"
 
 _MASKED = re.compile(
-    r"""```.{1,4000}?```
+    r"""```.{1,4000}?``` | <!--.{1,2000}?--> | <\|[^|<>\n]{1,40}\|>
       | `[^`\n]{1,400}`
       | "[^"\n]{1,600}" | “[^”\n]{1,600}” | «[^»\n]{1,600}» | „[^“”\n]{1,600}[“”] | 「[^」\n]{1,600}」
       | (?<![\w'])'(?=\S)(?:[^'\n]{1,300}'(?=\w)){0,8}[^'\n]{1,300}'(?!\w)
@@ -25,5 +25,5 @@ _MASKED = re.compile(
 
 
 def mask(text: str) -> str:
-    """The text, equally long, with quotes, code, addresses and abbreviations blanked out."""
+    """The text, equally long, with quotes, code, comments, addresses and abbreviations blanked out."""
     return _MASKED.sub(lambda found: MASK * len(found[0]), text)

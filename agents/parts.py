@@ -63,7 +63,12 @@ class Part:
         return "".join(clause.text for clause in self.clauses)
 
     def announces(self, document: Segment) -> bool:
+        """Whether a document stands right behind words of this part."""
         return any(clause.end == document.start for clause in self.clauses)
+
+    def calls_for(self, document: Segment) -> bool:
+        """Whether its words end in a colon there."""
+        return any(c.end == document.start and c.text.rstrip().endswith(":") for c in self.clauses)
 
 
 @dataclass(slots=True)
@@ -109,7 +114,8 @@ def step_of(request: Request, part: Part) -> Step:
     own = mask(text[start:end])
     if part.object:
         own += request.text[slice(*part.object)]
-    return Step(own, text[:start], bool(request.documents))
+    announces = any(map(part.calls_for, request.documents))
+    return Step(own, text[:start], bool(request.documents), announces)
 
 
 def share(request: Request, links: Sequence[Link], steps: Sequence[Step]) -> None:
@@ -130,9 +136,19 @@ def share(request: Request, links: Sequence[Link], steps: Sequence[Step]) -> Non
         for part in owners or _next_to(request.parts, scene):
             part.scene.append(scene)
     for document in request.documents:
-        announcing = [(part, step) for part, step in begun if part.announces(document)]
-        called = {noun for _, step in announcing for noun in _definites(words(step.text))}
-        owners = [part for part, step in begun if part.announces(document) or _is_about(step, called)]
+        announcing = [part.announces(document) for part in request.parts]
+        called = {
+            noun
+            for step, is_it in zip(steps, announcing, strict=True)
+            for noun in _definites(words(step.text))
+            if is_it
+        }
+        owners = [
+            part
+            for part, step, found, is_it in zip(request.parts, steps, links, announcing, strict=True)
+            if part.calls_for(document)
+            or (not found.depends_on and (is_it or (not step.announces and _is_about(step, called))))
+        ]
         for part in owners or _next_to(request.parts, document):
             part.documents.append(document)
 

@@ -54,7 +54,7 @@ _FENCE = re.compile(
 )
 _BLOCK_QUOTE = re.compile(r"(?:^[ \t]{0,3}>[^\n]*(?:\n|\Z))+", re.M)
 _INLINE_NUMBER = re.compile(
-    r"(?:(?<=\s)|^)(?:(?:step|task|part|question)\ )?\(?(\d)\s?[.):](?=\s+\S)", re.I | re.X
+    r"(?:(?<=\s)|^)(?:(?:step|task|part|question)\ )?\(?(\d)\s?[.):](?=[ \t]+\S)", re.I | re.X
 )
 _CONNECTIVES = (
     "and also|and then|and finally|and lastly|and|then|also|plus|but|after that|afterwards|finally"

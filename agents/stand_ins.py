@@ -155,7 +155,7 @@ def _hidden_inside(piece: Segment) -> Iterator[tuple[_Kind, int, int, bool]]:
         start, end = piece.start + run.start(), piece.start + run.end()
         if text[0] in _QUOTES:
             yield "quote", start, end, False
-        elif text[0] == "`":
+        elif text[0] in "`<":
             yield "code", start, end, False
         elif _LINK.match(text):
             yield "link", start, start + len(text.rstrip(".,;:!?)")), False

@@ -14,6 +14,7 @@ from typing import Any
 
 from monai_node.agents.graph import DEPTH_MAX, TASK_TEXT_CHARS_MAX, TASKS_MAX, Task, TaskGraph
 from monai_node.agents.grounding import Vocabulary, content_words, numbers
+from monai_node.agents.lexicon import words
 from monai_node.agents.link import Link
 from monai_node.agents.plan import GRAPH_CHARS_MAX, Draft, Origin, Plan, shown_tasks, single
 from monai_node.agents.stand_ins import Shown, show
@@ -127,11 +128,13 @@ def _believed(draft: Draft, shown: Shown, wrote: Sequence[Wrote]) -> list[bool]:
 
 
 def _is_grounded(written: str, shown: Shown, spoken: Vocabulary) -> bool:
-    own = content_words(shown.without_marks(written))
-    if not all(map(spoken.has_number, numbers(shown.without_marks(written)))):
+    unmarked = shown.without_marks(written)
+    own = content_words(unmarked)
+    if not all(map(spoken.has_number, numbers(unmarked))):
         return False  # it invents a number, or has begun to do the task
     if not own:
-        return bool(shown.named_in(written))
+        # A mark by itself is somebody's text, and says nothing of what to do with it.
+        return bool(words(unmarked)) and bool(shown.named_in(written))
     return spoken.share(own) >= _GROUNDED_SHARE_MIN
 
 

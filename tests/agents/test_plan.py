@@ -243,6 +243,10 @@ def test_a_document_goes_in_full_to_each_task_that_is_about_it(text: str, expect
             ["Draft an invoice: visit 48, travel 12.", "Translate it into French"],
         ),
         (
+            "Shorten this: the tap leaks. Translate it. Then summarise this: Geese fly. Write an ode.",
+            ["Shorten this: the tap leaks.", "Translate it", "summarise this: Geese fly. Write an ode."],
+        ),
+        (
             f"Make this email polite:\n\n{DOCUMENT}\n\nKeep it short. Then write a joke about cats.",
             [f"Make this email polite:\n\n{DOCUMENT}\n\nKeep it short", "write a joke about cats"],
         ),
@@ -250,6 +254,11 @@ def test_a_document_goes_in_full_to_each_task_that_is_about_it(text: str, expect
 )
 def test_what_is_said_behind_a_document_is_not_lost_in_it(text: str, expected: list[str]) -> None:
     assert texts(plan_of(text)) == expected
+
+
+def test_a_task_that_announces_a_text_works_on_that_whatever_was_said_before() -> None:
+    found = plan_of(f"Name a tree. Then summarise this: {DOCUMENT}")
+    assert [task.depends_on for task in found.graph.tasks] == [[], []]
 
 
 @pytest.mark.parametrize("how", ["Keep it short.", "In plain English.", "50 words at most.", "No jargon."])

@@ -260,3 +260,26 @@ def test_of_a_very_long_request_only_the_ends_are_read() -> None:
     text = "Summarise the report. " + "Lorem ipsum, and then dolor. " * 5_000 + "\nThanks!"
     assert len(text) > WINDOW_CHARS
     assert max(piece.end - piece.start for piece in segment(text) if piece.kind == "payload") > 100_000
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "From: Ann <ann@example.org>\nTo: Bob\nSubject: Bins\n\nWrite back, and draw a cat.",
+        "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-write(a)\n+translate(b)",
+        "SELECT name, COUNT(*) FROM t GROUP BY name;",
+        "find . -name '*.py' | sort | uniq -c && echo done; cut -d, -f1 x.csv",
+    ],
+)
+def test_a_request_that_opens_as_something_pasted_is_that(pasted: str) -> None:
+    assert payloads(pasted) == [pasted]
+    assert payloads(f"{pasted}\n\nTranslate it.") == [pasted]
+
+
+def test_a_letter_to_the_reader_is_no_pasted_one() -> None:
+    assert payloads("To: helpdesk\nSubject: two things\n\nName a tree. Name a bird.") == []
+
+
+def test_what_a_page_hides_from_its_readers_is_no_word_of_the_user() -> None:
+    assert mask("Go <!-- then\nstop --> on") == f"Go {MASK * 18} on"
+    assert mask("<|im_start|>user") == f"{MASK * 12}user"
