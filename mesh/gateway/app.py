@@ -20,7 +20,7 @@ from monai_node.mesh.gateway.limits import Guard
 from monai_node.mesh.gateway.openai import chat_call, plan_request, run_call
 from monai_node.mesh.gateway.plan_view import PlanView, plan_view
 from monai_node.mesh.gateway.runs import Accepting
-from monai_node.mesh.gateway.stream import RunGate, RunResponse
+from monai_node.mesh.gateway.stream import RunGate, RunResponse, while_connected
 from monai_node.registry.errors import DeadlineExceeded, NotFound
 from monai_node.registry.ids import new_run_id
 from monai_node.registry.wire import Label
@@ -76,7 +76,7 @@ def _mesh_routes(backend: Backend, gate: RunGate, config: GatewayConfig) -> APIR
         wanted = plan_request(await request.body(), new_run_id())
         with gate.admit():
             async with _within(wanted.options.deadline_seconds):
-                found = await backend.plan(wanted)
+                found = await while_connected(backend.plan(wanted), request.receive)
                 text = wanted.messages[-1].content
                 return JsonResponse(await asyncio.to_thread(plan_view, text, found.plan, found.candidates))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -29,6 +29,8 @@ from monai_node.mesh.gateway.runs import EventFrames, run_object
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed, run_failed
 from monai_node.registry.tasks import task_scope
+
+_T = TypeVar("_T")
 
 _EVENTS_WAITING_MAX = 64  # a client that reads slowly slows its own run down
 _FINISH_SECONDS = 5.0  # for what a run still does after its last event
@@ -226,6 +228,22 @@ def _start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, object]
 
 def _body(data: bytes, *, more: bool) -> dict[str, object]:
     return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def while_connected(work: Awaitable[_T], receive: Receive) -> _T:
+    """What `work` returns; when the client goes before, `work` is cancelled: ClientDisconnect."""
+    found: list[_T] = []
+
+    async def do() -> None:
+        found.append(await work)
+
+    async with task_scope() as tasks:
+        doing = tasks.start(do(), name="work")
+        gone = tasks.start(_disconnected(receive), name="disconnect")
+        await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)
+    if not found:
+        raise ClientDisconnect
+    return found[0]
 
 
 async def _disconnected(receive: Receive) -> None:

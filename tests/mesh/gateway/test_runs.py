@@ -16,6 +16,7 @@ from monai_node.agents.plan import Plan, PlannerName, Reason
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.cli_plan import PLAN_KEYS
 from monai_node.mesh.gateway.app import create_app
+from monai_node.mesh.gateway.backend import Planned
 from monai_node.mesh.gateway.bodies import RunBody
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.plan_view import PlanView, sentence
@@ -263,3 +264,47 @@ def test_of_a_plan_with_thousands_of_tasks_only_the_first_are_looked_at(task: di
     with pytest.raises(ValidationError) as refused:
         RunBody.model_validate({"graph": {"tasks": [task] * 10_000}})
     assert refused.value.error_count() < 5
+
+
+def test_when_the_client_goes_nobody_plans_for_it_any_longer() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    class Slow(ScriptedBackend):
+        async def plan(self, request: RunRequest) -> Planned:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+                raise AssertionError
+            finally:
+                ended.set()
+
+    async def receive() -> dict[str, object]:
+        if received:
+            await begun.wait()
+            return {"type": "http.disconnect"}
+        received.append(True)
+        return {"type": "http.request", "body": b'{"text": "hello"}', "more_body": False}
+
+    async def send(message: object) -> None:
+        raise AssertionError(f"{message} was sent to nobody")
+
+    received: list[bool] = []
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/v1/plan",
+        "raw_path": b"/v1/plan",
+        "query_string": b"",
+        "headers": headers,
+        "scheme": "http",
+        "server": ("localhost", 80),
+    }
+
+    async def post() -> None:
+        async with asyncio.timeout(10):
+            await create_app(Slow())(scope, receive, send)  # pyright: ignore[reportArgumentType]
+
+    asyncio.run(post())
+    assert ended.is_set()
