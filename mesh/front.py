@@ -48,8 +48,8 @@ _log = logging.getLogger(__name__)
 
 # That a request waits for skills that were announced just now.
 _INDEX_SECONDS = 1.5
-# That the end of a run waits for its plan to be on disk.
-_KEEPING_SECONDS = 2.0
+# That the end of a run waits for its plan to be on disk; less than the second that a run may be late.
+_KEEPING_SECONDS = 0.5
 _NOBODY = "no peer is reachable that offers a skill"
 
 

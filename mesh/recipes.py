@@ -86,7 +86,9 @@ class RecipeFile:
     @contextlib.contextmanager
     def _changing(self) -> Generator[list[Recipe]]:
         """The recipes to be changed, which are written unless an error is raised."""
-        with self._guard, explained(self._path), exclusive(self._path.with_suffix(".lock")):
+        # In this order: whoever only reads does not wait for another process that holds the file.
+        lock = self._path.with_suffix(".lock")
+        with explained(self._path), exclusive(lock), self._guard:
             before = self._read()
             recipes = list(before)
             yield recipes

@@ -15,11 +15,13 @@ treated as absent, except a key, which is never replaced (mesh.identity).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,9 @@ _JSON_BYTES_MAX = 4 << 20
 # next block begins above every number that was used. A block outlasts years of beacons.
 _SEQ_BLOCK = 1 << 32
 _SEQ_MAX = 1 << 62
+# Whoever holds a lock writes one small file. A stopped process must not take a thread of ours with it.
+_LOCK_SECONDS_MAX = 10.0
+_LOCK_PAUSE_SECONDS = 0.01
 # What is ours in a state directory, and all that `reset` removes from it.
 _OURS = ("schema.json*", "mesh.json*", "mesh.lock", "gateway.json*", "recipes.*", ".*.partial", "nodes")
 
@@ -77,9 +82,18 @@ def _open_lock(path: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Generator[None]:
-    """Hold the lock file `path`, waiting for whoever has it. OSError as the system gives it."""
+    """Hold the lock file `path`, waiting for whoever has it, but not for ever. OSError as the system
+    gives it."""
+    until = time.monotonic() + _LOCK_SECONDS_MAX
     with _open_lock(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError(errno.ETIMEDOUT, "another process does not let go of it") from None
+            time.sleep(_LOCK_PAUSE_SECONDS)
         yield
 
 

@@ -15,6 +15,7 @@ import pytest
 from monai_node.agents.graph import Task, TaskGraph
 from monai_node.agents.recipes import Recipe
 from monai_node.mesh import recipes as module
+from monai_node.mesh import state
 from monai_node.mesh.recipes import RECIPES_MAX, RecipeFile
 from monai_node.registry.errors import SetupError
 
@@ -157,3 +158,25 @@ def test_a_writer_that_is_killed_leaves_a_whole_file(path: Path, tmp_path: Path)
     assert written[-1] == 60
     assert len(RecipeFile(path).recipes()) == 50
     assert not list(path.parent.glob("*.corrupt-*"))
+
+
+def test_who_reads_does_not_wait_for_a_process_that_holds_the_file_and_who_writes_not_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_LOCK_SECONDS_MAX", 0.2)
+    file, errors = RecipeFile(path), list[SetupError]()
+    keep(file, 1)
+
+    def write() -> None:
+        try:
+            keep(file, 2)
+        except SetupError as error:
+            errors.append(error)
+
+    with state.exclusive(path.with_suffix(".lock")):
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert file.find([recipe(1).key]) == recipe(1)
+        writer.join(10)
+    assert "another process does not let go of it" in errors[0].message
+    assert keys(file) == [1]
