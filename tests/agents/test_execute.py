@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pytest
@@ -221,6 +222,42 @@ def test_a_peer_that_lets_a_deadline_pass_is_remembered_as_so_slow(plan: tuple[T
     ada, health = Peer("ada", saying({"a": None})), Health()
     play(ask(*plan, deadline_seconds=0.4), ada, health=health)
     assert (health.standing(ada.candidate.peer, "chat").seconds or 0.0) > 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_peers_do_a_run_ends_once_within_its_deadline_and_leaves_nothing_behind(seed: int) -> None:
+    seconds, chance = 0.6, Random(seed)
+
+    async def whimsical(request: TaskRequest) -> str | None:
+        whim = chance.random()
+        if whim < 0.25:
+            raise ValueError("the engine broke")
+        if whim < 0.35:
+            return None
+        await asyncio.sleep(chance.random() * 0.1)
+        return chance.choice([LIST, "", '["a"]', "- " * 100])
+
+    async def one(number: int) -> None:
+        names = [f"t{at}" for at in range(8)]
+        needs = [chance.sample(names[:at], min(at, chance.randrange(3))) for at in range(8)]
+        plan = [
+            task(name, *needed, each=needed[0] if needed and chance.random() < 0.4 else None)
+            for name, needed in zip(names, needs, strict=True)
+        ]
+        peers = [Peer(f"{number}-{at}", whimsical, slots=chance.randrange(1, 3)) for at in range(2)]
+        async with open_runner(*peers) as run:
+            began = time.monotonic()
+            await events_of(run, ask(*plan, deadline_seconds=seconds))
+            assert time.monotonic() - began < seconds + 1.0
+            while any(peer.working for peer in peers):
+                await asyncio.sleep(0)
+
+    async def many() -> None:
+        async with asyncio.timeout(FAR_SECONDS):
+            await asyncio.gather(*(one(number) for number in range(8)))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(many())
 
 
 # --- who is asked ---------------------------------------------------------------------------------------
