@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from monai_node.mesh.cli_http import gateway_url, request, stream
+from monai_node.mesh.cli_http import gateway_url, request, stream, understood
 from monai_node.mesh.cli_plan import plan_lines, read_plan, run_recipes
 from monai_node.mesh.cli_text import one_line, printable, shortened, who
 from monai_node.mesh.state import parse_json, reset_state_dir, state_path, write_json
@@ -109,8 +109,10 @@ class _Following:
         """Follow OpenAI's chunks."""
         for chunk in chunks:
             self._usage = chunk.get("usage") or self._usage
-            for choice in chunk.get("choices", []):
-                self._add(choice.get("delta", {}).get("content") or "")
+            with understood():
+                pieces = [choice.get("delta", {}).get("content") or "" for choice in chunk.get("choices", [])]
+                text = "".join(pieces)
+            self._add(text)
             self._mesh = chunk.get("mesh") or self._mesh
 
     def run(self, events: Iterator[dict[str, Any]]) -> None:
@@ -137,8 +139,10 @@ class _Following:
             print(json.dumps(told, ensure_ascii=False))
             return
         print()
-        for part in self._mesh.get("parts", []):
-            print(f"  {_credit(part)}", file=sys.stderr)
+        with understood():
+            makers = [_credit(part) for part in self._mesh.get("parts", [])]
+        for maker in makers:
+            print(f"  {maker}", file=sys.stderr)
 
     def _add(self, text: str) -> None:
         self.answer += text
@@ -186,7 +190,9 @@ def _plan(options: argparse.Namespace) -> int:
         # For people too, who may edit it and send it back with `ask --plan`.
         print(json.dumps(view, ensure_ascii=False, indent=2))
     else:
-        print("\n".join(plan_lines(view)))
+        with understood():
+            lines = list(plan_lines(view))
+        print("\n".join(lines))
     return 0
 
 
@@ -196,12 +202,17 @@ def _route(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0
-    for candidate in found["data"]:
-        mark = "→" if candidate["is_chosen"] else " "
-        print(f"{mark} {candidate['score']:.2f}  {one_line(candidate['skill']):24} {who(candidate)}")
-        for reason in candidate["reasons"]:
-            print(f"          {one_line(reason)}")
+    with understood():
+        lines = [line for candidate in found["data"] for line in _route_lines(candidate)]
+    print(*lines, sep="\n", end="\n" * bool(lines))
     return 0
+
+
+def _route_lines(candidate: dict[str, Any]) -> Iterator[str]:
+    mark = "→" if candidate["is_chosen"] else " "
+    yield f"{mark} {candidate['score']:.2f}  {one_line(candidate['skill']):24} {who(candidate)}"
+    for reason in candidate["reasons"]:
+        yield f"          {one_line(reason)}"
 
 
 def _peers(options: argparse.Namespace) -> int:
@@ -209,15 +220,20 @@ def _peers(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0
-    for peer in found["data"]:
-        heard = peer["last_heard_seconds"]
-        age = "" if heard is None else f"heard {heard:.1f} s ago"
-        load = f"{peer['running']} running, {peer['queued']} queued"
-        print(f"{peer['state']:8} {one_line(peer['name']):20} {peer['id'][-8:]}  {load}  {age}")
-        for label in ("models", "skills"):
-            if peer[label]:
-                print(f"         {label}: {one_line(', '.join(peer[label]))}")
+    with understood():
+        lines = [line for peer in found["data"] for line in _peer_lines(peer)]
+    print(*lines, sep="\n", end="\n" * bool(lines))
     return 0
+
+
+def _peer_lines(peer: dict[str, Any]) -> Iterator[str]:
+    heard = peer["last_heard_seconds"]
+    age = "" if heard is None else f"heard {heard:.1f} s ago"
+    load = f"{peer['running']} running, {peer['queued']} queued"
+    yield f"{peer['state']:8} {one_line(peer['name']):20} {peer['id'][-8:]}  {load}  {age}"
+    for label in ("models", "skills"):
+        if peer[label]:
+            yield f"         {label}: {one_line(', '.join(peer[label]))}"
 
 
 def _reset(options: argparse.Namespace) -> int:

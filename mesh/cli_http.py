@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from monai_node.mesh.state import read_json, state_path
@@ -84,6 +85,15 @@ def request(method: str, url: str, **arguments: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SetupError(NO_ANSWER)
     return cast("dict[str, Any]", found)
+
+
+@contextmanager
+def understood() -> Generator[None]:
+    """Around what reads an answer's fields: one that has others is no answer of a mesh (SetupError)."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise SetupError(NO_ANSWER) from None
 
 
 def _json(response: httpx.Response) -> object:

@@ -31,7 +31,7 @@ def plan_lines(view: dict[str, Any]) -> Iterator[str]:
     while shown:
         task, depth = shown.pop(0)
         yield from _task_lines(task, depth)
-        shown[:0] = [(child, depth + 1) for child in below.get(task["id"], [])]
+        shown[:0] = [(child, depth + 1) for child in below.pop(task["id"], [])]
     yield one_line(view["why"])
 
 

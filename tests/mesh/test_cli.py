@@ -769,6 +769,26 @@ def test_a_plan_is_shown_as_a_tree_with_reasons_and_the_best_peer(shell: Shell, 
     assert gateway.asked[0][2]["mesh"] == {"privacy": "local"}
 
 
+def test_a_plan_in_which_a_task_stands_below_itself_is_shown_once(shell: Shell, gateway: FakeGateway) -> None:
+    tasks = [task_view("t1", "Add", candidates=[]), task_view("t1", "Say it", "t1", candidates=[])]
+    gateway.answers({"tasks": tasks, "why": "so"})
+    assert len(shell("plan", "x", "--url", gateway.url).out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("command", [["plan", "x"], ["route", "x"], ["peers"]], ids=first_of)
+@pytest.mark.parametrize("answer", ["{}", '{"tasks": [{}], "data": [{}]}', '{"tasks": [1], "data": 1}'])
+def test_an_object_of_something_else_is_no_answer_of_a_mesh(
+    shell: Shell, gateway: FakeGateway, command: list[str], answer: str
+) -> None:
+    gateway.reply = Reply(answer.encode())
+    assert "is not an answer of a mesh" in shell.fails(*command, "--url", gateway.url)
+
+
+def test_a_chunk_of_something_else_is_no_answer_of_a_mesh(shell: Shell, gateway: FakeGateway) -> None:
+    gateway.streams({"choices": [1]}, "[DONE]")
+    assert "is not an answer of a mesh" in shell.fails("ask", "greet", "--url", gateway.url)
+
+
 def test_a_route_is_shown_with_its_reasons(shell: Shell, gateway: FakeGateway) -> None:
     row = {"peer": PEER["id"], "peer_name": f"al{EVIL}ice", "skill": "chat", "score": 0.5, "reasons": [EVIL]}
     gateway.answers({"data": [row | {"is_chosen": True}, row | {"is_chosen": False}]})
