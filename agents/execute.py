@@ -24,7 +24,7 @@ from monai_node.agents.telling import Telling
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
 from monai_node.registry.ids import new_attempt_id
 from monai_node.registry.tasks import task_scope
-from monai_node.registry.wire import Label
+from monai_node.registry.wire import SUSPECT_AFTER_SECONDS, Label
 from monai_node.router.dispatch import Accepted, Dispatched, Done, Lost, Text
 from monai_node.router.rank import Candidate
 from monai_node.router.seating import Need, seconds_for
@@ -32,6 +32,8 @@ from monai_node.router.seating import Need, seconds_for
 # A deadline is the dispatcher's to keep, which then knows what it says of the peer that was asked. This
 # much later whatever else a task may wait for is ended.
 GRACE_SECONDS = 0.25
+# Who waited for a peer this long asks again who there is: one that froze is suspected by then.
+_STALE_SECONDS = SUSPECT_AFTER_SECONDS
 
 _Tell = Callable[[Dispatched | Accepted | Text | Lost], Awaitable[None]]
 
@@ -152,7 +154,7 @@ class Execution:
 
     async def _send(self, way: _Way, candidates: Sequence[Candidate], tell: _Tell) -> Done:
         """Have it done as soon as a peer is free for it. Its seat is the caller's to leave."""
-        order = await self._seats.take(way.key, candidates, guessed_seconds(way.task))
+        order = await self._take_seat(way, candidates)
         self._schedule.begin(way.task.id, self._means.clock())
         request = build_task_request(
             self._request,
@@ -176,6 +178,22 @@ class Execution:
                     self._seats.moved(way.key, event.candidate)
                 await tell(event)
         raise Internal("the dispatch of a task ended without a result")
+
+    async def _take_seat(self, way: _Way, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Whom to ask, in which order; the first has a slot for it, and was not gone after a long wait."""
+        while True:
+            began = self._means.clock()
+            order = await self._seats.take(way.key, candidates, guessed_seconds(way.task))
+            if self._means.clock() - began < _STALE_SECONDS:
+                return order
+            found: Sequence[Candidate] = ()
+            with suppress(MonaiError):
+                found = await self._candidates(way.task)
+            # Where nobody is left, the first may yet be: a peer may announce for a moment that it is busy.
+            if not found or any((it.peer, it.model) == (order[0].peer, order[0].model) for it in found):
+                return order
+            self._seats.leave(way.key)
+            candidates = found
 
     # --- one task for each item of a list -----------------------------------------------------------------
     async def _make_each(self, task: Task, source: str, tries: Tries, until: float) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from faults.run_rules import RunRules, Surroundings
+from monai_node.agents import execute
 from monai_node.agents.graph import FAN_OUT_MAX, Task
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.agents.run import Runner
@@ -134,7 +135,9 @@ def saying(texts: Mapping[str, str | None]) -> Reply:
 
 
 @asynccontextmanager
-async def open_runner(*peers: Peer, health: Health | None = None) -> AsyncGenerator[Runner]:
+async def open_runner(
+    *peers: Peer, health: Health | None = None, routes: Everybody | None = None
+) -> AsyncGenerator[Runner]:
     network = MemoryNetwork()
     async with AsyncExitStack() as stack:
         here = await stack.enter_async_context(open_memory_transport(PeerId("peer-here"), network))
@@ -142,7 +145,9 @@ async def open_runner(*peers: Peer, health: Health | None = None) -> AsyncGenera
             there = open_memory_transport(PeerId(f"peer-{peer.name}"), network)
             (await stack.enter_async_context(there)).handle(TASK_PROTOCOL, peer.serve)
         dispatcher = Dispatcher(here, time.monotonic, Health() if health is None else health)
-        yield Runner(Everybody(peers), dispatcher, time.monotonic, "trusted", lambda: datetime.now(UTC))
+        yield Runner(
+            routes or Everybody(peers), dispatcher, time.monotonic, "trusted", lambda: datetime.now(UTC)
+        )
 
 
 def task(name: str, *depends_on: str, **more: Any) -> Task:
@@ -279,6 +284,27 @@ def test_the_task_with_a_chain_behind_it_gets_the_quick_peer_and_the_event_says_
     first = {event.task: event for event in of(TaskDispatched, events)[:2]}
     assert {name: event.peer_name for name, event in first.items()} == {"a": "quick", "alone": "slow"}
     assert "done first of 2 that do it alike" in first["a"].reasons[-1]
+
+
+def test_a_task_that_waited_for_long_is_not_sent_to_who_is_gone_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(execute, "_STALE_SECONDS", 0.05)
+
+    async def leaving(request: TaskRequest) -> str:
+        await asyncio.sleep(0.2)
+        routes.peers = [bob]
+        return "done"
+
+    ada, bob = Peer("ada", leaving), Peer("bob", saying({}))
+    routes = Everybody([ada])
+
+    async def through() -> list[RunEvent]:
+        async with open_runner(ada, bob, routes=routes) as run:
+            return await events_of(run, ask(task("a"), task("b"), task("c")))
+
+    answer(asyncio.run(through()))
+    assert [len(ada.asked), len(bob.asked)] == [1, 2]
 
 
 # --- one task for each item -----------------------------------------------------------------------------
