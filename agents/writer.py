@@ -6,17 +6,18 @@ The asynchronous shell of `written`, which says what is asked and what is believ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Protocol
+from typing import Any
 
+from monai_node.agents.means import Sender
 from monai_node.agents.plan import Draft, Plan
 from monai_node.agents.planner import Source
 from monai_node.agents.written import ANSWER_TOKENS_MAX, SCHEMA, messages_for, plan_of
 from monai_node.registry.errors import Internal, InvalidRequest, MonaiError
 from monai_node.registry.ids import new_attempt_id, new_run_id
 from monai_node.registry.wire import RUN_SECONDS_MAX, ChatMessage, Label, Parameters, TaskInput, TaskRequest
-from monai_node.router.dispatch import DispatchEvent, Done
+from monai_node.router.dispatch import Done
 from monai_node.router.planners import Writer
 from monai_node.router.rank import Candidate
 
@@ -34,14 +35,6 @@ _ASKED_MAX = 2
 
 Ask = Callable[[Sequence[ChatMessage], dict[str, Any]], Awaitable[str]]
 Planners = Callable[[Label], Sequence[Candidate]]
-
-
-class Sender(Protocol):
-    """`router.dispatch.Dispatcher`, as far as planning knows it."""
-
-    def send(
-        self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
-    ) -> AsyncGenerator[DispatchEvent]: ...
 
 
 class Rests:

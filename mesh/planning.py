@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_node.agents.label import Reading
+from monai_node.agents.means import Sender
 from monai_node.agents.plan import Draft, Plan, PlannerName
 from monai_node.agents.planner import Planner, Refine, Source, by_rules, labelling
 from monai_node.agents.segment import Segment
 from monai_node.agents.skill_phrases import word
 from monai_node.agents.typed_plan import comparable, over_skills
 from monai_node.agents.typed_steps import is_typed, typed, typed_steps
-from monai_node.agents.writer import WRITING_SECONDS_MAX, Planners, Sender, Writers, writing
+from monai_node.agents.writer import WRITING_SECONDS_MAX, Planners, Writers, writing
 from monai_node.mesh.config import PlannerChoice
 from monai_node.mesh.examiner import Examiner
 from monai_node.mesh.marks import EXAMS_FILE, MarkBook
