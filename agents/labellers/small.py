@@ -18,7 +18,7 @@ from monai_node.agents.segment import Segment
 
 # In logits, chosen on the validation half of the corpus: how much better than anything else a second
 # task must be, so that requests for one thing stay whole.
-RELUCTANCE = 0.5
+RELUCTANCE = 1.0
 
 
 def open_tokenizer(directory: Path) -> Tokenize:

@@ -29,7 +29,7 @@ class Recipe:
     """How to train. `steps` batches of about `batch_tokens` tokens; the rates are the peaks."""
 
     seed: int = 1
-    steps: int = 1500
+    steps: int = 2000
     batch_tokens: int = 1200
     adapter_rate: float = 1e-3
     head_rate: float = 1e-3
