@@ -11,14 +11,10 @@ import torch
 from tokenizers import Tokenizer
 
 from monai_node.agents.label import Reading, label_by_rules
-from monai_node.agents.labellers.decode import Scores, labels_of, openings, reading, rule_links
+from monai_node.agents.labellers.decode import Scores, divided, openings, reading, rule_links
 from monai_node.agents.labellers.features import Tokenize, features
 from monai_node.agents.labellers.net import SmallLabeller, batch_of
 from monai_node.agents.segment import Segment
-
-# In logits, chosen on the validation half of the corpus: how much better than anything else a second
-# task must be, so that requests for one thing stay whole.
-RELUCTANCE = 1.0
 
 
 def open_tokenizer(directory: Path) -> Tokenize:
@@ -36,10 +32,9 @@ def open_tokenizer(directory: Path) -> Tokenize:
 class Reader:
     """A network with its tokenizer. Deterministic; a request that it cannot be shown is read by rules."""
 
-    def __init__(self, net: SmallLabeller, tokenize: Tokenize, reluctance: float = RELUCTANCE) -> None:
+    def __init__(self, net: SmallLabeller, tokenize: Tokenize) -> None:
         self._net = net.eval()
         self._tokenize = tokenize
-        self._reluctance = reluctance
 
     @torch.inference_mode()
     def __call__(self, segments: Sequence[Segment]) -> Reading:
@@ -48,10 +43,10 @@ class Reader:
             return label_by_rules(segments)
         device = str(self._net.label.weight.device)
         states, logits = self._net.read(batch_of([shown], device))
-        labels = labels_of(segments, logits[0].cpu().numpy(), self._reluctance)
+        labels = divided(segments, logits[0].cpu().numpy())
         starts = openings(labels)
         if len(starts) < 2:
-            return reading(labels, np.full((len(starts), len(starts)), -1, np.float32))
+            return reading(labels, np.full((len(starts), len(starts)), -np.inf, np.float32))
         hints = torch.zeros(1, len(starts), len(starts), dtype=torch.long)
         for task, found in enumerate(rule_links(segments, labels)):
             for other in found.depends_on:

@@ -102,9 +102,9 @@ results of which. It is {size:.1f} MB over all-MiniLM-L6-v2 (Apache-2.0), whose 
 are; its own weights are Apache-2.0 like everything here. SHA-256 `{digest}`.
 
 Trained on {training} requests of `agents/training/corpus` and on others composed of them; measured on the
-{validation} that a hash of their ids sets apart{voice}. Early stopping and the choice of three thresholds
-(RELUCTANCE, DRAWN, DIRECT) looked at the same {validation}, so their figures are a little kind; nothing
-was tuned on `tests/agents/data/plans-test.jsonl`.
+{validation} that a hash of their ids sets apart{voice}. Early stopping and the choice of four thresholds
+(DIVIDING, RELUCTANCE, DRAWN, DIRECT) looked at the same {validation}, so their figures are a little kind;
+nothing was tuned on `tests/agents/data/plans-test.jsonl`.
 
 | on the {validation} | with 95 % intervals |
 | --- | --- |

@@ -6,8 +6,11 @@ from hypothesis import strategies as st
 from monai_node.agents.label import Label, Reading
 from monai_node.agents.labellers.decode import (
     DIRECT,
+    DIVIDING,
+    RELUCTANCE,
     Scores,
     checked,
+    divided,
     labels_of,
     openings,
     reading,
@@ -45,6 +48,19 @@ def test_a_reluctant_reader_wants_more_for_a_second_task() -> None:
     logits[0, LABELS.index("task")] += 1
     assert openings(labels_of(SEGMENTS, logits, 0.0)) == [0, 1]
     assert openings(labels_of(SEGMENTS, logits, 3.0)) == [0]
+
+
+def test_a_request_is_divided_only_when_one_further_task_is_sure() -> None:
+    def logits_of(*task: float) -> Scores:
+        rows = np.zeros((len(SEGMENTS), 3), np.float32)
+        rows[:, LABELS.index("task")] = [*task, *[-9.0] * (len(SEGMENTS) - len(task))]
+        rows[:, LABELS.index("context")] = -9.0
+        return rows
+
+    between = (DIVIDING + RELUCTANCE) / 2
+    assert openings(divided(SEGMENTS, logits_of(9.0, between, between))) == [0]
+    assert openings(divided(SEGMENTS, logits_of(9.0, between, DIVIDING + 0.1))) == [0, 1, 2]
+    assert openings(divided(SEGMENTS, logits_of(9.0, RELUCTANCE - 0.1, DIVIDING + 0.1))) == [0, 2]
 
 
 def test_needs_are_places_of_segments_and_may_point_forward() -> None:
