@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     front.add_argument(
         "--planner",
-        choices=("auto", "rules", "small", "lora", "model"),
+        choices=("auto", "rules", "small", "model"),  # "lora" has no weights that are worth shipping
         default="auto",
         help="who divides requests into tasks (default: whoever was measured to do it best)",
     )

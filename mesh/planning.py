@@ -191,4 +191,9 @@ def _examiner(
                 return plan
         return await asyncio.to_thread(by_rules, draft)
 
-    return Examiner(book, lambda: one_each(reach.offers()), plan_by, plan_locally, reach.clock)
+    def known() -> Sequence[Offer]:
+        """Not strangers: the exam is public, and who has learnt it by heart would be shown every request.
+        Their models plan only where the owner says so, by `--planner model`."""
+        return one_each([offer for offer in reach.offers() if offer.label != "open"])
+
+    return Examiner(book, known, plan_by, plan_locally, reach.clock)

@@ -84,9 +84,10 @@ class Mesh:
     provider: Provider
     reach: Reach
     folder: Path
+    label: Label = "trusted"
 
     def planning(self, choice: PlannerChoice, **parts: Any) -> Planning:
-        return open_planning(choice, self.reach, self.folder, "trusted", **parts)
+        return open_planning(choice, self.reach, self.folder, self.label, **parts)
 
 
 @asynccontextmanager
@@ -339,6 +340,20 @@ def test_a_model_plans_after_it_did_better_in_the_exam(tmp_path: Path) -> None:
             assert again.examiner is not None
             await again.examiner.examine_locally()
             assert (await plan(again)).planner == "model", "its mark is kept on disk"
+
+    run(work())
+
+
+def test_a_strangers_model_is_not_examined_and_so_plans_only_where_it_is_told_to(tmp_path: Path) -> None:
+    async def work() -> None:
+        engine = ScriptedEngine(right_answer)
+        offered = as_told(engine, ModelSource(Path("unused"), "scripted", may_plan=True))
+        async with mesh_of(tmp_path, offered, label="open") as mesh:
+            mesh.label = "open"
+            planning = mesh.planning("auto")
+            await examined(planning, mesh)
+            assert (await plan(planning, label="open")).planner == "rules"
+            assert engine.requests == []
 
     run(work())
 
