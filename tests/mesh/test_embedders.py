@@ -192,7 +192,8 @@ def test_most_requests_find_the_skill_they_are_for(opened: Opened) -> None:
 def test_segments_are_labelled_in_the_same_process(opened: Opened) -> None:
     found = opened.label("What is 37 * 49? Write a poem about rivers. Then translate the poem into Welsh.")
     assert found.labels == ("task",) * 3
-    assert found.needs == ((), (), (1,))
+    assert found.needs[:2] == ((), ())
+    assert 1 in (found.needs[2] or ())
     assert opened.label("Hello there!").labels == ("context",)
 
 
