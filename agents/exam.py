@@ -18,7 +18,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from monai_node.agents.lexicon import words
+from monai_node.agents.agreement import same_tasks
 from monai_node.agents.plan import Draft, Plan, begin
 from monai_node.agents.request import RunRequest
 from monai_node.registry.ids import RunId
@@ -29,8 +29,6 @@ from monai_node.registry.wire import ChatMessage
 PLANNING_MEDIAN_SECONDS_MAX = 5.0
 # How much better a model must be: about one of the exam's sixteen requests, because luck is worth as much.
 MARGIN = 0.06
-# A planned task is a right one when their words agree so far (F1, as in tests/bench/planner.py).
-_SAME_TASK_F1 = 0.6
 _FILE = Path(__file__).with_name("exam.toml")
 
 Index = Annotated[int, Field(ge=0)]
@@ -112,7 +110,8 @@ def points(question: Question, plan: Plan) -> Points:
     every planner copies them exactly."""
     texts = [_own_words(question, task.text) for task in plan.graph.tasks]
     gold = [" ".join(task.spans) for task in question.tasks]
-    pairs = [(0, 0)] if len(texts) == len(gold) == 1 else _pairs(gold, texts)
+    is_one = len(texts) == len(gold) == 1
+    pairs = [(0, 0)] if is_one else same_tasks(gold, [(text,) for text in texts], is_last_first=False)
     gold_of = {theirs: ours for ours, theirs in pairs}
     place = {task.id: index for index, task in enumerate(plan.graph.tasks)}
     drawn = [(place[need], place[task.id]) for task in plan.graph.tasks for need in task.depends_on]
@@ -131,29 +130,6 @@ def _own_words(question: Question, text: str) -> str:
         if piece.kind == "payload" and piece.text.strip():
             text = text.replace(piece.text.strip(), " ")
     return text
-
-
-def _pairs(gold: Sequence[str], planned: Sequence[str]) -> list[tuple[int, int]]:
-    """Right and planned tasks with the same words, best pairs first, each used once."""
-    likely = sorted(
-        ((_word_f1(one, other), i, j) for i, one in enumerate(gold) for j, other in enumerate(planned)),
-        key=lambda each: (-each[0], each[1], each[2]),
-    )
-    pairs: list[tuple[int, int]] = []
-    for f1, i, j in likely:
-        if f1 >= _SAME_TASK_F1 and all(i != a and j != b for a, b in pairs):
-            pairs.append((i, j))
-    return pairs
-
-
-def _word_f1(one: str, other: str) -> float:
-    left, rest = words(one), words(other)
-    total, common = len(left) + len(rest), 0
-    for word in left:
-        if word in rest:
-            rest.remove(word)
-            common += 1
-    return 2 * common / total if total else 0.0
 
 
 # --- taking it -------------------------------------------------------------------------------------------

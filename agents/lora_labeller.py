@@ -9,7 +9,7 @@ An adapter teaches it to (agents/training/lora.py); without the adapter the read
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,10 +44,6 @@ class Prompt:
 
     pieces: tuple[str, ...]
     letters: tuple[str, ...]
-
-
-# Scores ANSWERS at each of the prompt's letters.
-Scorer = Callable[[Prompt], Scores]
 
 
 def prompt_of(segments: Sequence[Segment]) -> Prompt | None:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from monai_node.agents.agreement import same_tasks
 from monai_node.agents.label import Reading
-from monai_node.agents.lexicon import core_span, words
+from monai_node.agents.lexicon import core_span
 from monai_node.agents.link import Step, link
 from monai_node.agents.segment import Segment, mask
 from monai_node.agents.training.corpus import Gold
 
-SAME_TASK_F1 = 0.6
 _DRAWS = 1000
 Counts = tuple[int, int, int]  # found, predicted, gold
 
@@ -101,7 +101,7 @@ def _step(text: str, clauses: Sequence[Segment], has_document: bool) -> tuple[St
 
 def measure(gold: Gold, found: Outline) -> Result:
     """Compare the tasks and edges of one request with its gold plan."""
-    pairs = _pairs([task.text for task in gold.tasks], list(zip(found.texts, found.heads, strict=True)))
+    pairs = same_tasks([task.text for task in gold.tasks], list(zip(found.texts, found.heads, strict=True)))
     gold_of = {theirs: ours for ours, theirs in pairs}
     due = {(other, index) for index, task in enumerate(gold.tasks) for other in task.depends_on}
     drawn = [(other, index) for index, needs in enumerate(found.needs) for other in needs]
@@ -114,33 +114,6 @@ def measure(gold: Gold, found: Outline) -> Result:
         len(gold.tasks) < 2,
         len(found.texts) < 2,
     )
-
-
-def _pairs(gold: Sequence[str], found: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
-    likely = sorted(
-        (
-            (max(token_f1(one, other) for other in readings), i, j)
-            for i, one in enumerate(gold)
-            for j, readings in enumerate(found)
-        ),
-        reverse=True,
-    )
-    pairs: list[tuple[int, int]] = []
-    for f1, i, j in likely:
-        if f1 >= SAME_TASK_F1 and all(i != a and j != b for a, b in pairs):
-            pairs.append((i, j))
-    return pairs
-
-
-def token_f1(left: str, right: str) -> float:
-    mine, rest = words(left), words(right)
-    total = len(mine) + len(rest)
-    common = 0
-    for word in mine:
-        if word in rest:
-            rest.remove(word)
-            common += 1
-    return 2 * common / total if total else 0.0
 
 
 def summarise(results: Sequence[Result], seed: int = 1) -> Summary:

@@ -44,8 +44,8 @@ from planner_handmade import figures, not_planned
 from planner_typed import Competitors, by_types, read_tools
 from planner_typed import measure as measure_tools
 
+from monai_node.agents.agreement import same_tasks
 from monai_node.agents.graph import Task
-from monai_node.agents.lexicon import words
 from monai_node.agents.plan import plan
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.mesh.embedders import open_sentence_embedder
@@ -56,7 +56,6 @@ from monai_node.router.likeness import PhraseScorer
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / "tests" / "agents" / "data" / "plans-dev.jsonl"
-SAME_TASK_F1 = 0.6
 
 Planner = Callable[[str], Sequence[Task]]
 Edge = tuple[object, object]
@@ -88,7 +87,7 @@ class Score:
     edges: tuple[int, int, int] = (0, 0, 0)
 
     def add(self, gold: list[dict[str, Any]], tasks: Sequence[Task]) -> None:
-        pairs = _pairs([row["text"] for row in gold], [task.text for task in tasks])
+        pairs = same_tasks([row["text"] for row in gold], [(task.text,) for task in tasks])
         gold_of = {theirs: ours for ours, theirs in pairs}
         place = {task.id: index for index, task in enumerate(tasks)}
         due: set[Edge] = {(other, index) for index, row in enumerate(gold) for other in row["depends_on"]}
@@ -117,30 +116,6 @@ def _plus(left: tuple[int, int, int], right: tuple[int, int, int]) -> tuple[int,
 
 def _f1(found: int, predicted: int, gold: int) -> float:
     return round(2 * found / (predicted + gold), 3) if predicted + gold else 1.0
-
-
-def _token_f1(left: str, right: str) -> float:
-    rest = words(right)
-    total = len(words(left)) + len(rest)
-    common = 0
-    for word in words(left):
-        if word in rest:
-            rest.remove(word)
-            common += 1
-    return 2 * common / total if total else 0.0
-
-
-def _pairs(gold: list[str], found: list[str]) -> list[tuple[int, int]]:
-    """Gold and found tasks with the same words, best pairs first, each used once."""
-    likely = sorted(
-        ((_token_f1(one, other), i, j) for i, one in enumerate(gold) for j, other in enumerate(found)),
-        reverse=True,
-    )
-    pairs: list[tuple[int, int]] = []
-    for f1, i, j in likely:
-        if f1 >= SAME_TASK_F1 and all(i != a and j != b for a, b in pairs):
-            pairs.append((i, j))
-    return pairs
 
 
 def score(planner: Planner, half: str) -> dict[str, float]:

@@ -1,9 +1,10 @@
 import pytest
 
+from monai_node.agents.agreement import token_f1
 from monai_node.agents.label import Label, Reading
 from monai_node.agents.segment import segment
 from monai_node.agents.training.corpus import Gold, GoldTask
-from monai_node.agents.training.score import measure, outline, summarise, token_f1
+from monai_node.agents.training.score import measure, outline, summarise
 
 TEXT = "Name a tree, then draw it. Keep it small and neat, please, with a thin pen."
 SEGMENTS = segment(TEXT)
