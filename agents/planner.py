@@ -81,15 +81,19 @@ class Planner:
         begun = await asyncio.to_thread(begin, request)
         if isinstance(begun, Plan):
             return begun
-        found = await self._read(begun, label, allowance)
+        found = await self.read(begun, label, allowance.seconds)
         seconds = allowance.seconds(_REFINING_SECONDS)
         if self._refine is None or found.planner not in _READERS or not seconds:
             return found
         return await _within(seconds, "by types", self._refine(begun, found, label)) or found
 
-    async def _read(self, draft: Draft, label: Label, allowance: _Allowance) -> Plan:
+    async def read(
+        self, draft: Draft, label: Label, allowed: Callable[[float], float] = lambda wanted: wanted
+    ) -> Plan:
+        """The plan of the first source that has one, else the rules'; no error. `allowed` says how many
+        of the seconds that a source wants it may have; 0: it is not asked."""
         for source in self._sources:
-            seconds = allowance.seconds(source.seconds)
+            seconds = allowed(source.seconds)
             if not seconds or (draft.whole is not None and not source.takes_whole):
                 continue
             found = await _within(seconds, source.name, source.plan(draft, label))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from monai_node.agents.label import Reading
 from monai_node.agents.means import Sender
 from monai_node.agents.plan import Draft, Plan, PlannerName
-from monai_node.agents.planner import Planner, Refine, Source, by_rules, labelling
+from monai_node.agents.planner import Planner, Refine, Source, labelling
 from monai_node.agents.segment import Segment
 from monai_node.agents.skill_phrases import word
 from monai_node.agents.typed_plan import comparable, over_skills
@@ -21,15 +20,13 @@ from monai_node.agents.writer import WRITING_SECONDS_MAX, Planners, Writers, wri
 from monai_node.mesh.config import PlannerChoice
 from monai_node.mesh.examiner import Examiner
 from monai_node.mesh.marks import EXAMS_FILE, MarkBook
-from monai_node.registry.errors import MonaiError, NoProvider, SetupError
+from monai_node.registry.errors import NoProvider, SetupError
 from monai_node.registry.wire import Label
 from monai_node.router.health import Health
 from monai_node.router.index import Offer
 from monai_node.router.likeness import PhraseScorer
 from monai_node.router.planners import Mark, Writer, one_each, planners, writer_of
 from monai_node.router.rank import Candidate
-
-_log = logging.getLogger(__name__)
 
 Read = Callable[[Sequence[Segment]], Awaitable[Reading]]
 
@@ -179,17 +176,10 @@ def _examiner(
             raise NoProvider("the model has gone, or may not be shown the exam")
         return await writers.plan(draft, found, label, WRITING_SECONDS_MAX)
 
+    here = Planner(local)
+
     async def plan_locally(draft: Draft) -> Plan:
-        for source in local:
-            try:
-                async with asyncio.timeout(source.seconds):
-                    plan = await source.plan(draft, label)
-            except (MonaiError, TimeoutError) as error:
-                _log.warning("the planner %s failed in the exam: %s", source.name, error)
-                continue
-            if plan is not None:
-                return plan
-        return await asyncio.to_thread(by_rules, draft)
+        return await here.read(draft, label)
 
     def known() -> Sequence[Offer]:
         """Not strangers: the exam is public, and who has learnt it by heart would be shown every request.
