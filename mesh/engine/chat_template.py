@@ -20,6 +20,7 @@ from monai_node.registry.errors import InvalidRequest
 
 Render = Callable[[list[dict[str, Any]]], str]
 _BREAKS_MAX = 8
+_MARKS_TRIED_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class ControlTokens:
 def pieces_of(render: Render, messages: list[dict[str, Any]], controls: ControlTokens) -> list[Piece]:
     """The prompt in order; InvalidRequest when the contents keep forming control tokens."""
     real = render(messages)
-    marks = [f"mark{secrets.token_hex(12)}" for _ in messages]
+    marks = [_mark(controls) for _ in messages]
     marked = render([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)])
     due = controls.found_in(marked)
     if controls.found_in(real) == due:
@@ -65,6 +66,13 @@ def pieces_of(render: Render, messages: list[dict[str, Any]], controls: ControlT
         if controls.found_in(real) == due:
             return [Piece(real, is_template=True)]
     raise InvalidRequest("the messages contain control tokens of the model that cannot be removed")
+
+
+def _mark(controls: ControlTokens) -> str:
+    """Random, so that no user can write it, and without a control token of its own, if there is such a
+    mark: one that held a token would count as the template's."""
+    marks = (f"mark{secrets.token_hex(12)}" for _ in range(_MARKS_TRIED_MAX))
+    return next((mark for mark in marks if controls.broken(mark) == mark), f"mark{secrets.token_hex(12)}")
 
 
 def _split(marked: str, marks: list[str], contents: list[str]) -> list[Piece] | None:

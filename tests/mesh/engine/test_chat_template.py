@@ -76,6 +76,12 @@ def test_a_template_that_alters_contents_gets_broken_control_tokens(
     assert CONTROLS.found_in(template_text(pieces)) == ["<s>"]
 
 
+def test_no_mark_looks_like_a_control_token() -> None:
+    controls = ControlTokens([f"{digit}{letter}" for digit in "012" for letter in "abc"])
+    for _ in range(200):
+        assert pieces_of(drops, user("x"), controls) == [Piece("<s>x", is_template=True)]
+
+
 def test_breaking_one_token_into_another_is_noticed() -> None:
     controls = ControlTokens(["ab", "a b", "a  b"])
     (piece,) = pieces_of(lambda m: m[0]["content"] * 2, user("ab"), controls)
