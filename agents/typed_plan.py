@@ -11,7 +11,7 @@ from monai_node.agents.typed_steps import TypedStep
 from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.policy import may_see
 
 # Skills that a request is compared with; as many as one node may announce.

@@ -13,7 +13,7 @@ from monai_node.agents.writer import WRITING_SECONDS_MAX
 from monai_node.mesh.marks import MarkBook
 from monai_node.registry.errors import DeadlineExceeded, MonaiError, log_defect
 from monai_node.registry.ids import short
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.planners import Mark, Writer, writer_of
 
 _log = logging.getLogger(__name__)

@@ -33,8 +33,9 @@ from monai_node.registry.wire import Label
 from monai_node.router.dispatch import Dispatcher
 from monai_node.router.embed import CachedEmbedder, Embedder
 from monai_node.router.health import Health
-from monai_node.router.index import Match, Offer, SkillIndex
+from monai_node.router.index import Match, SkillIndex
 from monai_node.router.likeness import PhraseScorer
+from monai_node.router.offer import Offer
 from monai_node.router.policy import peer_label
 from monai_node.router.rank import Candidate, rank, rank_general, rank_models
 

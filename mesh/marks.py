@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from monai_node.agents.exam import edition
 from monai_node.mesh.state import read_json, set_aside, write_json
 from monai_node.registry.errors import SetupError
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.planners import Mark, Writer, writer_of
 
 _log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from monai_node.mesh.marks import EXAMS_FILE, MarkBook
 from monai_node.registry.errors import NoProvider, SetupError
 from monai_node.registry.wire import Label
 from monai_node.router.health import Health
-from monai_node.router.index import Offer
 from monai_node.router.likeness import PhraseScorer
+from monai_node.router.offer import Offer
 from monai_node.router.planners import Mark, Writer, one_each, planners, writer_of
 from monai_node.router.rank import Candidate
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_node.registry.advert import ModelInfo, Skill
-from monai_node.registry.ids import PeerId
+from monai_node.registry.advert import Skill
 from monai_node.router.embed import Embedder, Vector, Vectors
-from monai_node.router.policy import PeerLabel
+from monai_node.router.offer import Offer
 
 # Distinct texts of all skills that are compared; offers beyond them, last ones first, match nothing.
 INDEXED_TEXTS_MAX = 20_000
@@ -26,23 +25,6 @@ _BATCH_TEXTS = 64
 # The nearest example says most; the next two tell a skill from a single stray likeness.
 _NEAREST_WEIGHT = 0.7
 _AVERAGED_COUNT = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """One skill at one peer, with the load that its last beacon told. `model` is None for an agent."""
-
-    peer: PeerId
-    peer_name: str
-    label: PeerLabel
-    skill: Skill
-    model: ModelInfo | None = None
-    running: int = 0
-    queued: int = 0
-
-    @property
-    def load(self) -> int:
-        return self.running + self.queued
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
 from monai_node.router import reasons
 from monai_node.router.health import Health
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.policy import may_see
 from monai_node.router.rank import Candidate
 

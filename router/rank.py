@@ -17,7 +17,8 @@ from monai_node.registry.ids import PeerId, short
 from monai_node.registry.wire import Label
 from monai_node.router import reasons
 from monai_node.router.health import Health
-from monai_node.router.index import Match, Offer
+from monai_node.router.index import Match
+from monai_node.router.offer import Offer
 from monai_node.router.policy import may_see
 
 CANDIDATES_MAX = 6

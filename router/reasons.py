@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from monai_node.registry.wire import one_line
 from monai_node.router.health import Health
-from monai_node.router.index import Match, Offer
+from monai_node.router.index import Match
+from monai_node.router.offer import Offer
 
 _EXAMPLE_CHARS = 60
 

@@ -14,7 +14,7 @@ from monai_node.agents.typed_steps import typed_steps
 from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId, RunId
 from monai_node.registry.wire import ChatMessage
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.policy import PeerLabel
 
 

@@ -22,7 +22,7 @@ from monai_node.registry.transport import MemoryNetwork, open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, Label, TaskCompleted, TaskDelta, TaskRequest
 from monai_node.router.dispatch import Dispatcher
 from monai_node.router.health import Health
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.rank import Candidate, rank_general
 
 CHARS_PER_SECOND = 1000  # of work

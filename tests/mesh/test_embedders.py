@@ -30,7 +30,8 @@ from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
 from monai_node.router.embed import CachedEmbedder, Vectors
 from monai_node.router.health import Health
-from monai_node.router.index import Offer, SkillIndex
+from monai_node.router.index import SkillIndex
+from monai_node.router.offer import Offer
 from monai_node.router.rank import rank
 
 STALL_SECONDS = 0.4  # for a loaded test machine; the node aims at 0.05

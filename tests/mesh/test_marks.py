@@ -8,7 +8,7 @@ import pytest
 from monai_node.mesh.marks import EXAMS_FILE, MARK_SECONDS_MAX, MarkBook
 from monai_node.registry.advert import ModelInfo, Skill
 from monai_node.registry.ids import PeerId
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.planners import Mark, writer_of
 from monai_node.router.policy import PeerLabel
 

@@ -47,7 +47,7 @@ from monai_node.registry.transport import MemoryNetwork, open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, ChatMessage, Label, TaskRequest
 from monai_node.router.dispatch import Dispatcher, DispatchEvent, Done
 from monai_node.router.health import Health
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.planners import planners
 from monai_node.router.policy import PeerLabel
 from monai_node.router.rank import Candidate

@@ -10,7 +10,8 @@ from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
 from monai_node.router import index
 from monai_node.router.embed import Vectors
-from monai_node.router.index import Match, Offer, SkillIndex, fused
+from monai_node.router.index import Match, SkillIndex, fused
+from monai_node.router.offer import Offer
 
 
 class WordEmbedder:

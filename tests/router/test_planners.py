@@ -7,7 +7,7 @@ from monai_node.registry.errors import PeerLost
 from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
 from monai_node.router.health import Health
-from monai_node.router.index import Offer
+from monai_node.router.offer import Offer
 from monai_node.router.planners import PLANNER_FEATURE, Mark, Writer, may_plan, planners
 from monai_node.router.policy import PeerLabel
 from monai_node.router.rank import Candidate

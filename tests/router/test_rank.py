@@ -9,7 +9,8 @@ from monai_node.registry.errors import NotFound, PeerLost, Unsupported
 from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
 from monai_node.router.health import Health
-from monai_node.router.index import Match, Offer
+from monai_node.router.index import Match
+from monai_node.router.offer import Offer
 from monai_node.router.policy import PeerLabel
 from monai_node.router.rank import CANDIDATES_MAX, Ranking, rank, rank_general, rank_models
 
