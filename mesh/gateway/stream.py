@@ -26,6 +26,7 @@ from monai_node.mesh.gateway.errors import TooManyRuns, error_response
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.openai import ChatCall, RunCall
 from monai_node.mesh.gateway.runs import EventFrames, run_object
+from monai_node.mesh.gateway.trail import Trail
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed, run_failed
 from monai_node.registry.tasks import task_scope
@@ -131,6 +132,7 @@ class RunResponse(Response):
         self._config = config
         self._head = Head(call.request.run, call.request.model, int(time.time()))
         self._clock = asyncio.get_running_loop().time
+        self._trail = Trail(self._clock())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self._call.request.options.deadline_seconds + self._config.grace_seconds
@@ -146,21 +148,17 @@ class RunResponse(Response):
                     await asyncio.wait({pump}, timeout=_FINISH_SECONDS)
 
     async def _whole(self, feed: Feed, send: Send) -> None:
-        started = time.monotonic()
         tasks: list[PlanTask] = []
         pieces: list[str] = []
         while True:
-            match await feed.next():
+            match await self._next(feed):
                 case PlanTask() as task:
                     tasks.append(task)
                 case AnswerDelta(text=text):
                     pieces.append(text)
                 case AnswerCompleted() as done:
                     content = self._content("".join(pieces), tasks, done)
-                    response = JsonResponse(content, headers=completion_headers(done))
-                    elapsed_ms = (time.monotonic() - started) * 1000
-                    response.headers["server-timing"] = f"run;dur={elapsed_ms:.1f}"
-                    return await self._answer(response, send)
+                    return await self._answer(JsonResponse(content, headers=completion_headers(done)), send)
                 case RunFailed() as failed:
                     return await self._answer(error_response(failed), send)
                 case _:
@@ -171,8 +169,9 @@ class RunResponse(Response):
         frames, event = await self._first_sign(feed, chunks)
         if isinstance(event, RunFailed):
             return await self._answer(error_response(event), send)
-        run = (b"x-mesh-run", self._head.run.encode())
-        await self._send(send, _start(200, [*_SSE_HEADERS, run]))
+        told = {"x-mesh-run": self._head.run, **self._trail.headers()}
+        more = [(name.encode(), value.encode("ascii")) for name, value in told.items()]
+        await self._send(send, _start(200, [*_SSE_HEADERS, *more]))
         frames = chunks.opening() + frames
         until = 0.0
         while True:
@@ -182,7 +181,7 @@ class RunResponse(Response):
                 until = self._clock() + self._config.keep_alive_seconds
             if is_last:
                 return None
-            event = await feed.next(until)
+            event = await self._next(feed, until)
             frames = KEEP_ALIVE if event is None else chunks.frames(event)
 
     def _content(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
@@ -201,14 +200,21 @@ class RunResponse(Response):
         far, and the event that decided; None when it was the time."""
         until = self._clock() + self._config.opening_seconds
         frames = b""
-        while (event := await feed.next(until)) is not None:
+        while (event := await self._next(feed, until)) is not None:
             frames += chunks.frames(event)
             if chunks.is_first_sign(event):
                 break
         return frames, event
 
+    async def _next(self, feed: Feed, until: float | None = None) -> RunEvent | None:
+        event = await feed.next(until)
+        if event is not None:
+            self._trail.note(event, self._clock())
+        return event
+
     async def _answer(self, response: Response, send: Send) -> None:
         response.headers["x-mesh-run"] = self._head.run
+        response.headers.update(self._trail.headers(self._clock()))
         start = _start(response.status_code, response.raw_headers)
         for message in (start, _body(bytes(response.body), more=False)):
             await self._send(send, message)

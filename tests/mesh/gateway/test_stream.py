@@ -105,7 +105,7 @@ def test_a_whole_answer_is_the_deltas_joined() -> None:
     headers = dict(client.received[0]["headers"])
     assert headers[b"x-mesh-run"] == b"run-abc"
     assert headers[b"x-mesh-parts"] == b"1"
-    assert headers[b"server-timing"].startswith(b"run;dur=")
+    assert b"run;dur=" in headers[b"server-timing"]
 
 
 def test_a_stream_ends_with_done() -> None:
