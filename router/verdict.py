@@ -9,10 +9,12 @@ from typing import Literal, Protocol
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`passed` says that the result satisfies everything that can be checked, `failed` that it breaks
-    something, `open` that nothing can be said (yet). `why` is one sentence without words of the user."""
+    something, `open` that nothing can be said (yet). `why` is one sentence without words of the user.
+    `is_hollow`: it failed because nothing was done at all, whatever the task may be."""
 
     kind: Literal["passed", "failed", "open"]
     why: str = ""
+    is_hollow: bool = False
 
 
 class Check(Protocol):
