@@ -1,0 +1,314 @@
+"""SQLite files of the state directory: private, versioned, set aside when damaged, never on the event loop.
+
+Each file is written ahead (WAL) by one thread that owns its connection. What was committed outlives a
+kill -9 of this process; after a power cut the last moments may be missing, and nothing is half there.
+Another process may have the same file open: whoever writes waits for the other, for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from monai_node.mesh.state import explained, set_aside
+from monai_node.registry.errors import NodeError, SetupError, log_defect
+
+_log = logging.getLogger(__name__)
+
+# That one statement waits for another process that has the file.
+BUSY_SECONDS = 5.0
+# That a caller waits for its turn and its answer.
+CALL_SECONDS_MAX = 10.0
+# That leaving waits for what is still to be written; a disk that hangs must not keep a node from ending.
+CLOSE_SECONDS_MAX = 5.0
+# Rows that wait for the disk: with the largest of ours about 20 MB.
+WAITING_MAX = 4096
+# Of one transaction: enough that a burst costs few of them, few enough that a reader soon has its turn.
+BATCH_MAX = 256
+
+Value = str | bytes | int | float | None
+# The statements that lead from one version of a schema to the next.
+Migration = Sequence[str]
+
+# What SQLite says of a file that is damaged, or is none of its own.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+_T = TypeVar("_T")
+
+
+class Unavailable(NodeError):
+    """The file cannot be read or written at this moment."""
+
+    status = 503
+    default_code = "storage_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    statement: str
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    work: Callable[[sqlite3.Connection], Any]
+    result: Future[Any]
+
+
+class Database:
+    """One open file. `open_database` makes one; its methods belong to the event loop."""
+
+    def __init__(self, path: Path, migrations: Sequence[Migration]) -> None:
+        self._path = path
+        self._migrations = migrations
+        self._jobs: queue.SimpleQueue[_Write | _Call | None] = queue.SimpleQueue()
+        self._opened: Future[None] = Future()
+        self._ended: Future[None] = Future()
+        self._counting = threading.Lock()
+        self._lost_count = 0
+
+    @property
+    def lost_count(self) -> int:
+        """Rows that were given to `write` and could not be kept."""
+        return self._lost_count
+
+    def write(self, statement: str, *values: Value) -> None:
+        """Have one statement carried out soon, in the order of the calls; waits for nothing.
+
+        A row that cannot be written, or for which WAITING_MAX others wait, is lost: counted, and told in
+        the log.
+        """
+        if self._jobs.qsize() >= WAITING_MAX:
+            self._lose(1, "the disk is too slow")
+        else:
+            self._jobs.put(_Write(statement, values))
+
+    async def call(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `work` gives, run in one transaction after all that was written before; it may run twice,
+        when the file turns out to be damaged. Unavailable when the file or the disk fails."""
+        if self._jobs.qsize() >= WAITING_MAX:
+            raise Unavailable(f"{self._path.name} cannot be read: the disk is too slow")
+        result: Future[_T] = Future()
+        self._jobs.put(_Call(work, result))
+        try:
+            async with asyncio.timeout(CALL_SECONDS_MAX):
+                return await asyncio.wrap_future(result)
+        except TimeoutError:
+            raise Unavailable(f"{self._path.name} cannot be read: the disk is too slow") from None
+        except sqlite3.Error as error:
+            raise Unavailable(f"{self._path.name} cannot be read ({error})") from None
+
+    async def flush(self) -> None:
+        """Return when all that was written before is on disk, or lost and counted; Unavailable when it is
+        neither in time."""
+        await self.call(lambda _: None)
+
+    async def open(self) -> None:
+        for promised in (self._opened, self._ended):
+            promised.set_running_or_notify_cancel()  # the thread keeps them, whoever still waits
+        threading.Thread(target=self._serve, name=f"sqlite {self._path.name}", daemon=True).start()
+        try:
+            async with asyncio.timeout(CALL_SECONDS_MAX):
+                await asyncio.wrap_future(self._opened)
+        except TimeoutError:
+            raise SetupError(
+                f"{self._path} could not be opened within {CALL_SECONDS_MAX:g} s; is another process "
+                "holding it, or the disk hanging?"
+            ) from None
+
+    async def close(self) -> None:
+        self._jobs.put(None)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                await asyncio.wrap_future(self._ended)
+        except TimeoutError:
+            _log.warning("%s was left unfinished: the disk is too slow", self._path.name)
+
+    # --- the thread -----------------------------------------------------------------------------------
+    def _serve(self) -> None:
+        try:
+            self._connect()
+        except Exception as error:
+            self._opened.set_exception(error)
+        else:
+            self._opened.set_result(None)
+            try:
+                while self._serve_next():
+                    pass
+                self._connection.close()
+            except Exception as error:  # an entry point: nobody else would hear of it
+                log_defect("a database", error)
+        finally:
+            self._ended.set_result(None)
+
+    def _connect(self) -> None:
+        self._connection = _connect(self._path, self._migrations)
+        self._inode = self._path.stat().st_ino
+
+    def _serve_next(self) -> bool:
+        """Carry out the next call, or all writes before it; whether anything may follow."""
+        writes: list[_Write] = []
+        job = self._jobs.get()
+        while isinstance(job, _Write):
+            writes.append(job)
+            if len(writes) == BATCH_MAX or self._jobs.empty():
+                self._commit(writes)
+                return True
+            job = self._jobs.get()
+        if writes:
+            self._commit(writes)
+        if job is not None:
+            self._answer(job)
+        return job is not None
+
+    def _commit(self, writes: Sequence[_Write]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            for write in writes:
+                connection.execute(write.statement, write.values)
+
+        try:
+            self._transact(work)
+        except sqlite3.Error as error:
+            self._lose(len(writes), str(error))
+        except Exception as error:
+            self._lose(len(writes), "a defect of ours")
+            log_defect("writing to a database", error)
+
+    def _answer(self, call: _Call) -> None:
+        if not call.result.set_running_or_notify_cancel():
+            return
+        try:
+            found = self._transact(call.work)
+        except Exception as error:
+            call.result.set_exception(error)
+        else:
+            call.result.set_result(found)
+
+    def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            with _transaction(self._connection):
+                return work(self._connection)
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise
+        self._connection.close()
+        # Another process may have met the damage before: then the file is a new one already.
+        if self._path.stat().st_ino == self._inode:
+            _set_aside(self._path)
+        self._connect()
+        with _transaction(self._connection):
+            return work(self._connection)
+
+    def _lose(self, count: int, why: str) -> None:
+        """A stall may lose thousands: each doubling of their number is one line of the log."""
+        with self._counting:
+            before, self._lost_count = self._lost_count, self._lost_count + count
+        if before.bit_length() != self._lost_count.bit_length():
+            _log.warning("%d rows of %s were lost: %s", self._lost_count, self._path.name, why)
+
+
+@contextlib.asynccontextmanager
+async def open_database(path: Path, migrations: Sequence[Migration]) -> AsyncGenerator[Database]:
+    """The database in `path`, made when missing, brought to the version that `migrations` end with.
+
+    The folder is there already. A damaged file is set aside with a line in the log, and a new one begun.
+    SetupError when the file cannot be used, or was written by a newer version, which leaves it untouched.
+    """
+    database = Database(path, migrations)
+    try:
+        await database.open()
+        yield database
+    finally:
+        await database.close()
+
+
+def _connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+    """Blocks, for BUSY_SECONDS or a little more."""
+    with explained(path):
+        try:
+            try:
+                return _opened(path, migrations)
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    raise
+            _set_aside(path)
+            return _opened(path, migrations)
+        except sqlite3.Error as error:
+            raise SetupError(
+                f"{path} cannot be used ({error}); choose a writable directory with --state-dir"
+            ) from None
+
+
+def _set_aside(path: Path) -> None:
+    """Keep a damaged file under another name, with its companions."""
+    kept = set_aside(path)
+    for companion in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + companion).replace(kept.with_name(kept.name + companion))
+    _log.warning("%s was damaged; it is set aside as %s, and a new one is begun", path.name, kept.name)
+
+
+def _opened(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+    # By ourselves, for its mode, which SQLite gives the companions too.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+    _refuse_newer(path, len(migrations))
+    # Transactions are begun and ended here, never by the module on its own. Used by one thread alone.
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        for version, statements in enumerate(migrations, start=1):
+            with _transaction(connection):
+                if _version(connection) < version:
+                    for statement in statements:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {version}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _refuse_newer(path: Path, known: int) -> None:
+    """Before anything is written: opening for writing already changes a file that was not closed well."""
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+        version = _version(connection)
+    if version > known:
+        raise SetupError(
+            f"{path} was written by a newer monai-node (schema {version}, this one knows {known}); "
+            "upgrade, or give another --state-dir"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    row: tuple[int] = connection.execute("PRAGMA user_version").fetchone()
+    return row[0]
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # of a damaged file, not even that can be done
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)  # absent where the module itself complains
+    return isinstance(code, int) and (code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ)
