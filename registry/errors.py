@@ -14,7 +14,8 @@ MonaiError
 │   ├── PeerRefused            502  policy, wrong mesh, unknown skill
 │   ├── ProtocolViolation      502  sent what the wire forbids
 │   ├── TaskFailed             502  its engine or agent failed
-│   └── Abstained              502  its agent says that the task is not its own
+│   ├── Abstained              502  its agent says that the task is not its own
+│   └── ContractBroken         502  its result is not what was asked for, as checked in code
 ├── NodeError              our own node
 │   ├── NoProvider             503  nobody reachable offers this now; says when to try again
 │   ├── DeadlineExceeded       504  the time given to the request is over
@@ -118,6 +119,10 @@ class TaskFailed(PeerError):
 
 class Abstained(PeerError):
     default_code = "abstained"
+
+
+class ContractBroken(PeerError):
+    default_code = "contract_broken"
 
 
 class NodeError(MonaiError): ...

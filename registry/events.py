@@ -40,7 +40,8 @@ class Provenance(BaseModel):
     """Who made one part of the answer. `seconds` is from dispatch to completion, seen from here.
 
     A task that is done for each item of a list names every item's maker in `items`, in the order of the
-    list, and as its own the peer that did most of them.
+    list, and as its own the peer that did most of them. `verdict` says what is wrong with a result that
+    is given all the same: it is not what was asked for, as checked in code, and nobody had a better one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +58,7 @@ class Provenance(BaseModel):
     attempts: int = 1
     status: Literal["completed", "failed"] = "completed"
     error: str | None = None
+    verdict: str = ""
     items: list[MadeItem] = Field(default_factory=list[MadeItem])
 
 

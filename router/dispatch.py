@@ -1,8 +1,9 @@
 """Sends one task to the best candidate, and to the next one when that fails.
 
-The asynchronous shell of the router: who is asked next is decided in `router.fallback`, one attempt
-is `router.task_stream`. What was already shown is never shown again and never lost: the next attempt
-is given it as `prefix` and sends only what follows.
+The asynchronous shell of the router: who is asked next is decided in `router.fallback`, what of a
+result may be shown in `router.attempt`, one attempt on the wire is `router.task_stream`. What was
+already shown is never shown again and never lost: the next attempt is given it as `prefix` and sends
+only what follows.
 """
 
 from __future__ import annotations
@@ -10,16 +11,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from monai_node.registry.errors import DeadlineExceeded, InvalidRequest, MonaiError, NoProvider, TaskFailed
-from monai_node.registry.ids import AttemptId, PeerId, new_attempt_id
+from monai_node.registry.errors import (
+    ContractBroken,
+    DeadlineExceeded,
+    InvalidRequest,
+    MonaiError,
+    NoProvider,
+    TaskFailed,
+)
+from monai_node.registry.ids import AttemptId, PeerId
 from monai_node.registry.transport import Transport
 from monai_node.registry.wire import RUN_SECONDS_MAX, TaskAccepted, TaskCompleted, TaskDelta, TaskRequest
+from monai_node.router.attempt import Attempt, Progress
 from monai_node.router.fallback import Fallback
 from monai_node.router.health import Health
+from monai_node.router.outcome import Ledger, NoLedger
 from monai_node.router.rank import Candidate
 from monai_node.router.task_stream import Clock, Patience, TaskStream, Watch, deadline_exceeded
+from monai_node.router.verdict import Check, Verdict
 
 # Before the same candidate is asked again, doubled with every attempt.
 _PAUSE_SECONDS = 0.25
@@ -62,7 +73,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The whole result. `seconds` is from the first dispatch to completion, seen from here."""
+    """The whole result. `seconds` is from the first dispatch to completion, seen from here. `verdict` is
+    what its check came to: one that failed is given when nobody had a better one, or when text was shown
+    before it could be judged."""
 
     attempt: AttemptId
     candidate: Candidate
@@ -70,27 +83,10 @@ class Done:
     text: str
     seconds: float
     attempts: int
+    verdict: Verdict | None = None
 
 
 DispatchEvent = Dispatched | Accepted | Text | Lost | Done
-
-
-@dataclass(slots=True)
-class _Progress:
-    """One task on its way: what it asks, who may do it, what was shown of its result."""
-
-    request: TaskRequest
-    fallback: Fallback
-    deadline: float
-    started: float
-    shown: list[str] = field(default_factory=list[str])
-    refusers: list[Candidate] = field(default_factory=list[Candidate])  # said that it is malformed
-
-    @property
-    def text(self) -> str:
-        if len(self.shown) > 1:
-            self.shown[:] = ["".join(self.shown)]
-        return self.shown[0] if self.shown else ""
 
 
 def _always(_: PeerId) -> bool:
@@ -104,7 +100,8 @@ def _ignore(_: PeerId) -> None:
 class Dispatcher:
     """Sends tasks to peers. Holds nothing between tasks but what `health` remembers.
 
-    `is_alive` is asked while a peer is waited for; `heard` is told of every frame a peer sends.
+    `is_alive` is asked while a peer is waited for; `heard` is told of every frame a peer sends,
+    `ledger` of every attempt.
     """
 
     def __init__(
@@ -115,14 +112,20 @@ class Dispatcher:
         heard: Callable[[PeerId], None] = _ignore,
         is_alive: Callable[[PeerId], bool] = _always,
         patience: Patience | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._transport = transport
         self._clock = clock
         self._health = health
+        self._ledger = ledger or NoLedger()
         self._watch = Watch(clock, is_alive, heard, patience or Patience())
 
     async def send(
-        self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+        self,
+        request: TaskRequest,
+        candidates: Sequence[Candidate],
+        deadline: float,
+        check: Check | None = None,
     ) -> AsyncGenerator[DispatchEvent]:
         """The events of one task, ending with `Done`; `deadline` is a time of the injected clock.
 
@@ -130,29 +133,43 @@ class Dispatcher:
         attempt; a `prefix` it has is taken as shown. Raises a CallerError when two peers say it, other
         errors when nobody is left to ask, NoProvider without candidates, DeadlineExceeded when time is over.
         Closing the generator cancels: the stream is reset, and the provider stops.
+
+        A result that fails its `check` before any of it was shown is a lost attempt, as long as somebody
+        else can be asked and a good part of the time is left. When nobody gives a better one it is given
+        all the same, with the verdict in `Done`: an answer that is off is better than none.
         """
         shown = [request.prefix] if request.prefix else []
-        task = _Progress(request, Fallback(candidates), deadline, self._clock(), shown)
+        task = Progress(request, Fallback(candidates), deadline, self._clock(), check, shown)
+        try:
+            async with aclosing(self._attempts(task)) as events:
+                async for event in events:
+                    yield event
+            return
+        except MonaiError:
+            if task.kept is None or task.text:
+                raise
+        if text := task.kept.release():
+            yield Text(task.kept.name, text)
+        yield self._done(task, task.kept, text)
+
+    async def _attempts(self, task: Progress) -> AsyncGenerator[DispatchEvent]:
         candidate = task.fallback.first(self._watch.is_alive)
         if candidate is None:
             raise NoProvider("no reachable peer offers this")
         while True:
             self._seconds_left(task)
-            attempt = new_attempt_id()
-            yield Dispatched(attempt, candidate, task.fallback.attempts)
-            stream = TaskStream(self._transport, candidate.peer, self._watch, deadline)
+            attempt = task.begin(candidate, self._clock())
+            yield Dispatched(attempt.name, candidate, attempt.number)
+            stream = TaskStream(self._transport, candidate.peer, self._watch, task.attempt_deadline)
             try:
-                async with aclosing(self._attempt(task, attempt, candidate, stream)) as events:
+                async with aclosing(self._attempt(task, attempt, stream)) as events:
                     async for event in events:
                         yield event
+                yield self._done(task, attempt, task.text)
                 return
             except MonaiError as error:
-                lost = Lost(attempt, candidate, error, bool(task.text))
-            if isinstance(lost.error, InvalidRequest):
-                task.refusers.append(candidate)
-            following = task.fallback.after(
-                candidate, lost.error, was_sent=stream.was_sent, is_alive=self._watch.is_alive
-            )
+                lost = Lost(attempt.name, candidate, error, bool(task.text))
+            following = self._following(task, attempt, lost.error, was_sent=stream.was_sent)
             if following is None:
                 raise lost.error
             yield lost
@@ -160,36 +177,86 @@ class Dispatcher:
                 await self._pause(task)
             candidate = following
 
+    def _following(
+        self, task: Progress, attempt: Attempt, error: MonaiError, *, was_sent: bool
+    ) -> Candidate | None:
+        """Who is asked next. When that is nobody, and no whole result was kept, the peer whose result was
+        given up at its beginning is asked once more, and what it then gives is shown as it comes."""
+        candidate = attempt.candidate
+        if isinstance(error, InvalidRequest):
+            task.refusers.append(candidate)
+        if isinstance(error, ContractBroken) and not task.has_time_to_escalate(self._clock()):
+            return None
+        following = task.fallback.after(candidate, error, was_sent=was_sent, is_alive=self._watch.is_alive)
+        if following is None and task.kept is None and task.cut not in (None, candidate) and not task.text:
+            task.fallback.asked_again()
+            return task.cut
+        return following
+
     async def _attempt(
-        self, task: _Progress, attempt: AttemptId, candidate: Candidate, stream: TaskStream
-    ) -> AsyncGenerator[Accepted | Text | Done]:
-        started, has_text = self._clock(), False
+        self, task: Progress, attempt: Attempt, stream: TaskStream
+    ) -> AsyncGenerator[Accepted | Text]:
+        run, name, candidate = task.request.run, task.request.task, attempt.candidate
+        self._ledger.decided(run, name, attempt.name, (candidate, *task.fallback.untried))
         try:
-            async with aclosing(stream.events(self._filled_in(task, attempt, candidate))) as frames:
+            async with aclosing(stream.events(self._filled_in(task, attempt))) as frames:
                 async for frame in frames:
                     match frame:
                         case TaskAccepted():
-                            yield Accepted(attempt, frame.position)
+                            yield Accepted(attempt.name, frame.position)
                         case TaskDelta(text=text) if text:
-                            has_text = True
-                            task.shown.append(text)
-                            task.fallback.showed_text(candidate)
-                            yield Text(attempt, text)
+                            attempt.take(text, self._clock())
+                            if attempt.judge_beginning() and task.can_replace(candidate, self._clock()):
+                                task.cut = candidate
+                                raise attempt.broken()
+                            if showable := attempt.showable():
+                                task.show(attempt, showable)
+                                yield Text(attempt.name, showable)
                         case TaskDelta():
                             pass
                         case TaskCompleted():
-                            now = self._clock()
-                            chars = len(task.text) if candidate.model else None
-                            self._health.succeeded(candidate.peer, candidate.skill, now - started, chars)
-                            self._blame_refusers(task, now)
-                            seconds, attempts = now - task.started, task.fallback.attempts
-                            yield Done(attempt, candidate, frame, task.text, seconds, attempts)
-        except DeadlineExceeded:
-            self._ran_out(candidate, self._clock() - started, has_text=has_text)
+                            attempt.completed = frame
+            self._completed(task, attempt)
+            if rest := attempt.release():
+                task.show(attempt, rest)
+                yield Text(attempt.name, rest)
+        except DeadlineExceeded as error:
+            attempt.error = error
+            self._ran_out(candidate, self._clock() - attempt.started, has_text=attempt.has_text)
             raise
         except MonaiError as error:
-            self._health.failed(candidate.peer, candidate.skill, error, self._clock())
+            attempt.error = error
+            if not isinstance(error, ContractBroken):
+                self._health.failed(candidate.peer, candidate.skill, error, self._clock())
             raise
+        finally:
+            self._ledger.ended(run, name, attempt.name, candidate, attempt.ending(self._clock()))
+
+    def _completed(self, task: Progress, attempt: Attempt) -> None:
+        """Judge a whole result. ContractBroken when it fails and nothing of it was shown; it is kept then.
+
+        A result that is not what was asked for says nothing of a peer's health, unless nothing was done
+        at all: a peer that echoes, or gives nothing, again and again is ejected like one that fails."""
+        candidate, now = attempt.candidate, self._clock()
+        task.judge(attempt)
+        if attempt.verdict is not None and attempt.verdict.is_hollow:
+            self._health.failed(candidate.peer, candidate.skill, attempt.broken(), now)
+        else:
+            chars = len(task.text) + len(attempt.held) if candidate.model else None
+            self._health.succeeded(candidate.peer, candidate.skill, now - attempt.started, chars)
+        if attempt.is_broken:
+            if not task.text:
+                task.keep(attempt)
+                raise attempt.broken()
+        else:
+            self._blame_refusers(task, now)
+
+    def _done(self, task: Progress, attempt: Attempt, text: str) -> Done:
+        assert attempt.completed is not None
+        seconds, attempts = self._clock() - task.started, task.fallback.attempts
+        return Done(
+            attempt.name, attempt.candidate, attempt.completed, text, seconds, attempts, attempt.verdict
+        )
 
     def _ran_out(self, candidate: Candidate, seconds: float, *, has_text: bool) -> None:
         """Slow is no failure. Nothing at all for longer than an engine needs is one, whatever queue the
@@ -199,30 +266,30 @@ class Dispatcher:
             error = TaskFailed(f"no text within {seconds:.0f} s")
             self._health.failed(candidate.peer, candidate.skill, error, self._clock())
 
-    def _blame_refusers(self, task: _Progress, now: float) -> None:
+    def _blame_refusers(self, task: Progress, now: float) -> None:
         """Somebody did the task: those who called the request malformed were wrong."""
         for refuser in task.refusers:
             error = TaskFailed("it refused a request that another peer answered")
             self._health.failed(refuser.peer, refuser.skill, error, now)
 
-    def _filled_in(self, task: _Progress, attempt: AttemptId, candidate: Candidate) -> TaskRequest:
+    def _filled_in(self, task: Progress, attempt: Attempt) -> TaskRequest:
         remaining_ms = min(self._seconds_left(task), RUN_SECONDS_MAX) * 1000
         return task.request.model_copy(
             update={
-                "attempt": attempt,
-                "skill": candidate.skill,
-                "model": candidate.model,
+                "attempt": attempt.name,
+                "skill": attempt.candidate.skill,
+                "model": attempt.candidate.model,
                 "remaining_ms": max(1, int(remaining_ms)),
                 "prefix": task.text,
             }
         )
 
-    def _seconds_left(self, task: _Progress) -> float:
-        left = task.deadline - self._clock()
+    def _seconds_left(self, task: Progress) -> float:
+        left = task.attempt_deadline - self._clock()
         if left <= 0:
             raise deadline_exceeded()
         return left
 
-    async def _pause(self, task: _Progress) -> None:
+    async def _pause(self, task: Progress) -> None:
         pause_seconds = _PAUSE_SECONDS * 2.0 ** (task.fallback.attempts - 2)
         await asyncio.sleep(min(pause_seconds, self._seconds_left(task)))

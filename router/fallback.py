@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from monai_node.registry.errors import (
     Abstained,
     CallerError,
+    ContractBroken,
     MonaiError,
     PeerBusy,
     PeerLost,
@@ -17,9 +18,14 @@ from monai_node.registry.ids import PeerId
 from monai_node.router.rank import Candidate
 
 ATTEMPTS_MAX = 4
+# Of them, those that a broken contract may cause. Where three results are not what was asked for, a
+# fourth hardly is: the task is beyond these peers, or the contract asks for too much.
+CONTRACT_RETRIES_MAX = 2
 
 # Nothing was done yet when these were said.
 _UNDONE = (PeerBusy, PeerRefused, Abstained)
+# No failure of the whole peer: what else it offers may do.
+_OF_ONE_SKILL = (Abstained, ContractBroken)
 # The same peer may do better a moment later. A failed engine is not asked the same again: a request
 # that crashes a model must not crash it until it is quarantined.
 _PASSING = (PeerBusy, PeerLost, PeerUnreachable)
@@ -28,10 +34,10 @@ _PASSING = (PeerBusy, PeerLost, PeerUnreachable)
 class Fallback:
     """Walks the candidates of one task, best first, at most ATTEMPTS_MAX times.
 
-    A peer that failed is passed over while others are left; one that abstained from one skill may
-    still be asked for another. Once text was shown only a candidate that can continue it is asked. That
-    the request itself is at fault is believed when two peers say so: one that lies would else end
-    every run that reaches it.
+    A peer that failed is passed over while others are left; one that abstained from one skill, or
+    did it badly, may still be asked for another. Once text was shown only a candidate that can continue
+    it is asked. That the request itself is at fault is believed when two peers say so: one that lies
+    would else end every run that reaches it.
     """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
@@ -40,10 +46,20 @@ class Fallback:
         self._author: Candidate | None = None
         self._attempts = 0
         self._is_blamed = False  # a peer said that the request is at fault
+        self._broken = 0
 
     @property
     def attempts(self) -> int:
         return self._attempts
+
+    @property
+    def untried(self) -> Sequence[Candidate]:
+        return tuple(self._untried)
+
+    def can_escalate(self, candidate: Candidate) -> bool:
+        """Whether somebody else may be asked when this candidate's result is not what was asked for."""
+        is_bounded = self._broken < CONTRACT_RETRIES_MAX and self._attempts < ATTEMPTS_MAX
+        return is_bounded and candidate.is_idempotent and bool(self._untried)
 
     def showed_text(self, candidate: Candidate) -> None:
         """From here on the result is this candidate's: what follows must fit it."""
@@ -51,6 +67,10 @@ class Fallback:
 
     def first(self, is_alive: Callable[[PeerId], bool]) -> Candidate | None:
         return self._take(self._untried, is_alive)
+
+    def asked_again(self) -> None:
+        """Somebody who was asked before is asked once more, beyond ATTEMPTS_MAX if need be."""
+        self._attempts += 1
 
     def after(
         self,
@@ -64,15 +84,22 @@ class Fallback:
         request may have reached the peer."""
         is_blame = isinstance(error, CallerError) and was_sent and not self._is_blamed
         self._is_blamed = self._is_blamed or is_blame
+        if isinstance(error, ContractBroken):
+            if not self.can_escalate(candidate):
+                return None
+            self._broken += 1
         if not (error.is_retryable or is_blame) or self._attempts >= ATTEMPTS_MAX:
             return None
         if was_sent and not candidate.is_idempotent and not isinstance(error, _UNDONE):
             return None
-        if not isinstance(error, Abstained):
+        if not isinstance(error, _OF_ONE_SKILL):
             self._failed_peers.add(candidate.peer)
         left = [other for other in self._untried if self._can_continue(other)]
         if is_blame:  # by another peer, or the first one would confirm itself
             left = [other for other in left if other.peer not in self._failed_peers]
+        if isinstance(error, ContractBroken) and candidate.model:
+            # The very model would most likely write the same again, wherever it runs.
+            left.sort(key=lambda other: other.model == candidate.model)
         chosen = self._take(left, is_alive)
         if chosen is None and isinstance(error, _PASSING):
             self._attempts += 1

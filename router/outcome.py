@@ -55,8 +55,8 @@ class Ending:
     first_text_seconds: float | None = None
     chars: int = 0
     digest: str = ""
-    usage: Usage = Usage()
-    timings: Timings = Timings()
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
 
 
 class Ledger(Protocol):
