@@ -15,8 +15,8 @@ from monai_node.agents.request import RunRequest
 from monai_node.registry.errors import MonaiError
 from monai_node.registry.wire import Label
 from monai_node.router.embed import Embedder
-from monai_node.router.index import TEXT_CHARS_MAX
 from monai_node.router.rank import Candidate
+from monai_node.router.texts import cleaned
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ async def candidates_of(
 
 async def _embed(plan: Plan, embedder: Embedder) -> None:
     """All tasks at once: the routes then find every vector in the embedder's cache."""
-    texts = [task.text[:TEXT_CHARS_MAX] for task in plan.graph.tasks if task.skill is None]
+    texts = [cleaned(task.text) for task in plan.graph.tasks if task.skill is None]
     # What goes wrong here goes wrong again in the routes, which know what to do without vectors.
     with suppress(MonaiError):
         await embedder.embed(texts)

@@ -33,7 +33,7 @@ from monai_node.registry.wire import Label
 from monai_node.router.dispatch import Dispatcher
 from monai_node.router.embed import CachedEmbedder, Embedder
 from monai_node.router.health import Health
-from monai_node.router.index import Match, SkillIndex
+from monai_node.router.index import Match, SkillIndex, flat
 from monai_node.router.likeness import PhraseScorer
 from monai_node.router.offer import Offer
 from monai_node.router.policy import peer_label
@@ -172,7 +172,7 @@ class Front:
     async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
         try:
             await self._index_offers()
-            matches = await self._index.match(text)
+            matches = flat(await self._index.match(text))
         except TaskFailed as error:
             # Without the embedder nobody can say who is best; a general model still answers.
             _log.warning("the embedder failed, a general model is asked instead: %s", error)

@@ -124,7 +124,7 @@ def _by_types(reach: Reach, scorer: PhraseScorer) -> Refine:
         if draft.whole == "too_long" or not is_typed(kinds):
             return plan
         wording = await asyncio.to_thread(word, draft.text)
-        scores = await scorer.score([phrase.text for phrase in wording.phrases], list(skills.values()))
+        scores = await scorer.compare([phrase.text for phrase in wording.phrases], list(skills.values()))
         steps = await asyncio.to_thread(typed_steps, wording, scores.astype(float), kinds) or ()
         is_more_than_text = is_typed([typed(skills[step.skill]) for step in steps])
         return over_skills(draft, plan, steps) if is_more_than_text else plan

@@ -1,36 +1,52 @@
-"""How well each announced skill matches a text.
+"""The skills that may be asked for, ready to be compared with a text.
 
-A skill is compared through its examples and its description; vectors are made once a text and shared
-by all peers that announce the same words. Measured on 260 tools, three examples beside the
-description lift the right tool to first place from 47 % to 61 % of requests.
+What is compared are distinct skills, each once however many peers offer it in the same words: its
+vectors and its words are made when they are first announced, and only then. Who offers it, with which
+load, is kept apart and costs no such work to change.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from monai_node.registry.advert import Skill
+from monai_node.registry.ids import PeerId
+from monai_node.router.calibration import fused
+from monai_node.router.compare import Comparison, Likeness
 from monai_node.router.embed import Embedder, Vector, Vectors
+from monai_node.router.match import Match as SkillMatch
+from monai_node.router.match import Matches
 from monai_node.router.offer import Offer
+from monai_node.router.sparse import counted
+from monai_node.router.texts import SPELLING_CHARS_MAX, SkillTexts, cleaned, texts_of
 
-# Distinct texts of all skills that are compared; offers beyond them, last ones first, match nothing.
+# Distinct texts of all skills that are compared, 30 MB of vectors, and the characters whose words are.
+# What is beyond them matches nothing: last skills of the peers that announce most of them first.
 INDEXED_TEXTS_MAX = 20_000
-TEXT_CHARS_MAX = 2000
+INDEXED_CHARS_MAX = 2_000_000
+# Narrow skills that a text is matched with; no more than a few of them become candidates.
+MATCHED_SKILLS_MAX = 32
+# Of these what one peer may fill, while others have skills: one with a hundred in almost the same words
+# must not be all that is matched.
+_MATCHED_PER_PEER = 4
 # Given to the embedder at once, so that the text of a request need not wait behind all adverts.
 _BATCH_TEXTS = 64
-# The nearest example says most; the next two tell a skill from a single stray likeness.
-_NEAREST_WEIGHT = 0.7
-_AVERAGED_COUNT = 3
+# Offers looked at before others have their turn on the event loop, and how many a new skill counts for.
+_OFFERS_AT_ONCE = 4000
+_OFFERS_OF_TIME = 100
+
+_Offers = Mapping[SkillTexts, Sequence[Offer]]
+_May = Callable[[Offer], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How alike a text and a skill are: `score` from 0 to 1 for ranking, `dense` the highest cosine,
-    `best_example` the nearest example ("" when the description was nearer)."""
+    """A skill's match at one of its offers, for who ranks offers one by one."""
 
     offer: Offer
     score: float
@@ -38,102 +54,172 @@ class Match:
     best_example: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An offer, the rows of its texts, and those texts (the description first)."""
+def flat(matches: Matches) -> list[Match]:
+    """Each offer by itself, best first."""
+    return [
+        Match(offer, match.fit, match.dense, match.best_example)
+        for match in matches.best
+        for offer in match.offers
+    ]
 
-    offer: Offer
-    texts: tuple[str, ...]
-    rows: tuple[int, ...]
+
+def everyone(_: Offer) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What is matched at one moment: skills, and who offers each of them now."""
+
+    comparison: Comparison
+    offers: _Offers
 
 
 class SkillIndex:
-    """The skills that may be asked for, ready to be compared with a text."""
+    """Compares a text with the skills that are offered."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
         self._updating = asyncio.Lock()
-        self._row_of: dict[str, int] = {}
-        self._vectors: Vectors = np.empty((0, 0), np.float32)
-        self._entries: list[_Entry] = []
+        self._texts_of: dict[int, tuple[Skill, SkillTexts]] = {}  # by the identity of the skill
+        self._announced: Collection[SkillTexts] = {}.keys()
+        self._listing = _Listing(Comparison(), {})
 
     def __len__(self) -> int:
-        return len(self._row_of)
+        """How many distinct texts are compared."""
+        return len(self._listing.comparison.row_of)
 
     @property
     def offers(self) -> tuple[Offer, ...]:
-        return tuple(entry.offer for entry in self._entries)
+        """Those that a text is compared with."""
+        compared = self._listing.comparison.place_of
+        return tuple(
+            offer for skill, offers in self._listing.offers.items() if skill in compared for offer in offers
+        )
 
     async def update(self, offers: Iterable[Offer]) -> None:
         """Compare with these offers from here on. Only texts not known before are embedded; matching
         goes on with the former offers until that is done, or when it fails."""
         async with self._updating:
-            listed = [(offer, _texts_of(offer.skill)) for offer in offers]
-            row_of = _rows(texts for _, texts in listed)
-            if row_of != self._row_of:  # most updates, one a request, bring nothing but loads
-                vectors = await self._vectors_of(list(row_of))
-                self._row_of, self._vectors = row_of, vectors
-            self._entries = self._entries_of(listed, row_of)
+            grouped = await self._grouped(list(offers))
+            comparison = self._listing.comparison
+            if grouped.keys() != self._announced:  # most updates, one a request, bring nothing but loads
+                comparison = await self._compared(await asyncio.to_thread(_admitted, grouped))
+                self._announced = grouped.keys()
+            self._listing = _Listing(comparison, grouped)
 
     def retain(self, offers: Iterable[Offer]) -> None:
         """Compare with those of these offers whose texts are known already: at once, while an `update`
         that embeds the others may go on."""
-        listed = [(offer, _texts_of(offer.skill)) for offer in offers]
-        self._entries = self._entries_of(listed, self._row_of)
+        grouped: dict[SkillTexts, list[Offer]] = {}
+        for offer in offers:
+            known = self._texts_of.get(id(offer.skill))
+            if known is not None:
+                grouped.setdefault(known[1], []).append(offer)
+        self._listing = _Listing(self._listing.comparison, grouped)
 
-    async def match(self, text: str) -> list[Match]:
-        """Every offer with its likeness to `text`, best first; raises what the embedder raises."""
-        entries, vectors = self._entries, self._vectors
-        if not entries:
-            return []
-        (vector,) = await self._embedder.embed([text[:TEXT_CHARS_MAX]])
-        likeness = vectors @ vector
-        matches = [_match(entry, likeness) for entry in entries]
-        return sorted(matches, key=lambda match: -match.score)
+    async def match(self, text: str, may: _May = everyone) -> Matches:
+        """The MATCHED_SKILLS_MAX likeliest narrow skills and every general one, each with those of its
+        offers that `may` lets pass; a skill without one is passed over. Raises what the embedder
+        raises."""
+        listing, asked = self._listing, cleaned(text)
+        if not listing.offers or not len(listing.comparison):
+            return Matches((), 1.0)
+        (vector,) = await self._embedder.embed([asked])
+        likeness = listing.comparison.likeness(vector, counted(asked[:SPELLING_CHARS_MAX]))
+        return _matches(listing, likeness, vector, may)
 
-    @staticmethod
-    def _entries_of(listed: Sequence[tuple[Offer, tuple[str, ...]]], row_of: dict[str, int]) -> list[_Entry]:
-        return [
-            _Entry(offer, texts, tuple(row_of[text] for text in texts))
-            for offer, texts in listed
-            if all(text in row_of for text in texts)
-        ]
+    async def _grouped(self, offers: Sequence[Offer]) -> dict[SkillTexts, list[Offer]]:
+        """Offers by what their skill says, in the order in which they came."""
+        grouped: dict[SkillTexts, list[Offer]] = {}
+        known, seen = self._texts_of, dict[int, tuple[Skill, SkillTexts]]()
+        work = 0
+        for offer in offers:
+            key = id(offer.skill)
+            found = seen.get(key) or known.get(key)
+            work += 1
+            if found is None:
+                found = (offer.skill, texts_of(offer.skill))
+                work += _OFFERS_OF_TIME
+            seen[key] = found
+            grouped.setdefault(found[1], []).append(offer)
+            if work >= _OFFERS_AT_ONCE:
+                work = 0
+                await asyncio.sleep(0)
+        self._texts_of = seen
+        return grouped
 
-    async def _vectors_of(self, texts: Sequence[str]) -> Vectors:
-        known = {text: self._vectors[self._row_of[text]] for text in texts if text in self._row_of}
-        new = [text for text in texts if text not in known]
+    async def _compared(self, skills: Sequence[SkillTexts]) -> Comparison:
+        former = self._listing.comparison
+        texts = dict.fromkeys(text for skill in skills for text in skill.texts)
+        new = [text for text in texts if text not in former.row_of]
+        batches: list[Vectors] = []
         for start in range(0, len(new), _BATCH_TEXTS):
-            batch = new[start : start + _BATCH_TEXTS]
-            known.update(zip(batch, await self._embedder.embed(batch), strict=True))
-        return np.stack([known[text] for text in texts]) if texts else np.empty((0, 0), np.float32)
+            batches.append(await self._embedder.embed(new[start : start + _BATCH_TEXTS]))
+        vectors = np.concatenate(batches) if batches else np.empty((0, 0), np.float32)
+        return await asyncio.to_thread(former.changed_to, skills, new, vectors)
 
 
-def _texts_of(skill: Skill) -> tuple[str, ...]:
-    described = f"{skill.name}: {skill.description}"
-    return tuple(text[:TEXT_CHARS_MAX] for text in (described, *skill.examples))
+def _admitted(offers: _Offers) -> list[SkillTexts]:
+    """Skills while there is room, each peer's first ones before any peer's second ones."""
+    turns: Counter[PeerId] = Counter()
+    turn_of: dict[SkillTexts, int] = {}
+    for skill, offered in offers.items():
+        turns.update({offer.peer for offer in offered})
+        turn_of[skill] = min(turns[offer.peer] for offer in offered)
+    texts: set[str] = set()
+    chars, admitted = 0, list[SkillTexts]()
+    for skill in sorted(offers, key=turn_of.__getitem__):
+        new = [text for text in skill.texts if text not in texts]
+        more = min(SPELLING_CHARS_MAX, sum(map(len, skill.texts)))
+        if len(texts) + len(new) <= INDEXED_TEXTS_MAX and chars + more <= INDEXED_CHARS_MAX:
+            texts.update(new)
+            chars += more
+            admitted.append(skill)
+    return admitted
 
 
-def _rows(groups: Iterable[Sequence[str]]) -> dict[str, int]:
-    """A row for every distinct text, whole groups at a time, while there is room."""
-    row_of: dict[str, int] = {}
-    for texts in groups:
-        new = [text for text in dict.fromkeys(texts) if text not in row_of]
-        if len(row_of) + len(new) <= INDEXED_TEXTS_MAX:
-            row_of.update({text: len(row_of) + at for at, text in enumerate(new)})
-    return row_of
+def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -> Matches:
+    comparison = listing.comparison
+    scores = fused(likeness)
+    order = np.argsort(-scores, kind="stable")
+    narrow = _likeliest(listing, order[~comparison.is_general[order]].tolist(), may)
+    general = _offered(listing, order[comparison.is_general[order]].tolist(), may)
+    found = [
+        SkillMatch(
+            offers=tuple(offers),
+            fit=float(scores[place]),
+            dense=float(likeness.nearest[place]),
+            sparse=float(likeness.sparse[place]),
+            best_example=comparison.nearest_example(place, likeness),
+        )
+        for place, offers in (narrow | general).items()
+    ]
+    none = 1.0 - max((float(scores[place]) for place in narrow), default=0.0)
+    return Matches(tuple(sorted(found, key=lambda match: -match.fit)), none, vector)
 
 
-def _match(entry: _Entry, likeness: Vector) -> Match:
-    mine = likeness[list(entry.rows)]
-    nearest = int(np.argmax(mine))
-    dense = float(mine[nearest])
-    example = entry.texts[nearest] if nearest > 0 else ""
-    return Match(entry.offer, fused(mine), dense, example)
+def _offered(listing: _Listing, places: Sequence[int], may: _May) -> dict[int, list[Offer]]:
+    """The skills that somebody offers who may be asked, in order, and who does."""
+    permitted = {
+        place: [offer for offer in listing.offers.get(listing.comparison.skills[place], ()) if may(offer)]
+        for place in places
+    }
+    return {place: offers for place, offers in permitted.items() if offers}
 
 
-def fused(likeness: Vector) -> float:
-    """One score from the cosines of a skill's texts: 0.7 times the highest and 0.3 times the mean of
-    the three highest, within 0 and 1. A sparse term would be joined here."""
-    highest = np.sort(likeness)[::-1][:_AVERAGED_COUNT]
-    score = _NEAREST_WEIGHT * highest[0] + (1 - _NEAREST_WEIGHT) * highest.mean()
-    return float(np.clip(score, 0.0, 1.0))
+def _likeliest(listing: _Listing, places: Sequence[int], may: _May) -> dict[int, list[Offer]]:
+    """The first MATCHED_SKILLS_MAX of these skills that somebody offers who may be asked; behind others
+    those of which each peer has _MATCHED_PER_PEER that stand before them."""
+    counts: Counter[PeerId] = Counter()
+    first: dict[int, list[Offer]] = {}
+    rest: dict[int, list[Offer]] = {}
+    for place in places:
+        for offers in _offered(listing, [place], may).values():
+            peers = {offer.peer for offer in offers}
+            has_room = any(counts[peer] < _MATCHED_PER_PEER for peer in peers)
+            counts.update(peers)
+            (first if has_room else rest)[place] = offers
+        if len(first) == MATCHED_SKILLS_MAX:
+            break
+    return dict(list((first | rest).items())[:MATCHED_SKILLS_MAX])

@@ -94,7 +94,7 @@ def by_types(arm: Arm, tools: Tools, scorer: PhraseScorer) -> Planned:
     async def planned(text: str) -> Answer:
         if is_typed(tools.typed):
             wording = word(text)
-            scores = await scorer.score([phrase.text for phrase in wording.phrases], tools.skills)
+            scores = await scorer.compare([phrase.text for phrase in wording.phrases], tools.skills)
             steps = typed_steps(wording, scores.astype(float), tools.typed)
             if steps:
                 return Answer(steps)
@@ -111,7 +111,7 @@ async def _by_words(arm: Arm, tools: Tools, scorer: PhraseScorer, text: str) -> 
     plan = draft if isinstance(draft, Plan) else await arm.plan(draft)
     if plan is None:
         return []
-    scores = await scorer.score([task.text for task in plan.graph.tasks], tools.skills)
+    scores = await scorer.compare([task.text for task in plan.graph.tasks], tools.skills)
     place = {task.id: index for index, task in enumerate(plan.graph.tasks)}
     return [
         TypedStep(

@@ -30,7 +30,7 @@ from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
 from monai_node.router.embed import CachedEmbedder, Vectors
 from monai_node.router.health import Health
-from monai_node.router.index import SkillIndex
+from monai_node.router.index import SkillIndex, flat
 from monai_node.router.offer import Offer
 from monai_node.router.rank import rank
 
@@ -177,7 +177,7 @@ def test_most_requests_find_the_skill_they_are_for(opened: Opened) -> None:
         await skills.update(offers)
         await embedder.embed(texts)
         rankings = [
-            rank(await skills.match(text), label="trusted", health=Health(), now=0.0) for text in texts
+            rank(flat(await skills.match(text)), label="trusted", health=Health(), now=0.0) for text in texts
         ]
         assert all(ranking.candidates[-1].skill == "chat" for ranking in rankings)
         return [ranking.candidates[0].skill for ranking in rankings]

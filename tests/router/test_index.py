@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
 from monai_node.router import index
 from monai_node.router.embed import Vectors
-from monai_node.router.index import Match, SkillIndex, fused
+from monai_node.router.index import SkillIndex
+from monai_node.router.match import Matches
 from monai_node.router.offer import Offer
 
 
@@ -36,8 +38,12 @@ class WordEmbedder:
         return rows
 
 
-def offer(peer: str, skill: str, *examples: str, description: str = "nothing special") -> Offer:
-    card = Skill(id=skill, name=skill, description=description, examples=list(examples))
+def offer(
+    peer: str, skill: str, *examples: str, description: str = "nothing special", is_general: bool = False
+) -> Offer:
+    card = Skill(
+        id=skill, name=skill, description=description, examples=list(examples), is_general=is_general
+    )
     return Offer(PeerId(peer), peer, "trusted", card)
 
 
@@ -45,8 +51,8 @@ SUMS = ("what is 3 plus 4", "divide 8 by 2")
 POEMS = ("write a poem", "write a verse about rivers")
 
 
-def matches(embedder: WordEmbedder, offers: Sequence[Offer], text: str) -> list[Match]:
-    async def run() -> list[Match]:
+def matched(embedder: WordEmbedder, offers: Sequence[Offer], text: str) -> Matches:
+    async def run() -> Matches:
         skills = SkillIndex(embedder)
         await skills.update(offers)
         return await skills.match(text)
@@ -54,27 +60,62 @@ def matches(embedder: WordEmbedder, offers: Sequence[Offer], text: str) -> list[
     return asyncio.run(run())
 
 
+def ids(matches: Matches) -> list[str]:
+    return [match.skill.id for match in matches.best]
+
+
 def test_the_nearest_skill_comes_first_and_names_its_nearest_example() -> None:
-    found = matches(
+    found = matched(
         WordEmbedder(), [offer("a", "poems", *POEMS), offer("b", "sums", *SUMS)], "divide 10 by 5"
-    )
-    assert [match.offer.skill.id for match in found] == ["sums", "poems"]
+    ).best
+    assert [match.skill.id for match in found] == ["sums", "poems"]
     assert found[0].best_example == "divide 8 by 2"
     assert found[0].dense == pytest.approx(0.5)
-    assert 0 <= found[1].score < found[0].score <= 1
+    assert 0 < found[0].sparse < 1
+    assert 0 <= found[1].fit < found[0].fit <= 1
 
 
 def test_a_description_alone_can_match() -> None:
-    found = matches(WordEmbedder(), [offer("a", "x", description="predicts the weather")], "the weather")
+    found = matched(WordEmbedder(), [offer("a", "x", description="predicts the weather")], "the weather").best
     assert found[0].best_example == ""
-    assert found[0].score > 0.5
+    assert found[0].fit > 0.5
 
 
-def test_replicas_match_alike_and_their_texts_are_embedded_once() -> None:
+def test_peers_that_say_the_same_are_one_match_and_their_texts_are_embedded_once() -> None:
     embedder = WordEmbedder()
-    found = matches(embedder, [offer("a", "sums", *SUMS), offer("b", "sums", *SUMS)], "3 plus 4")
-    assert found[0].score == found[1].score
+    found = matched(embedder, [offer("a", "sums", *SUMS), offer("b", "sums", *SUMS)], "3 plus 4").best
+    assert [[each.peer for each in match.offers] for match in found] == [["a", "b"]]
     assert len(embedder.asked) == 3 + 1
+
+
+def test_nothing_fits_where_nothing_is_offered() -> None:
+    found = matched(WordEmbedder(), [], "3 plus 4")
+    assert (found.best, found.none) == ((), 1.0)
+    only_general = matched(WordEmbedder(), [offer("a", "chat", *POEMS, is_general=True)], "3 plus 4")
+    assert ids(only_general) == ["chat"]
+    assert only_general.none == 1.0
+
+
+def test_the_text_s_vector_is_handed_on() -> None:
+    found = matched(WordEmbedder(), [offer("a", "sums", *SUMS)], "3 plus 4")
+    assert found.vector is not None
+    assert found.vector.shape == (512,)
+
+
+def test_an_offer_that_may_not_be_asked_hides_nobody_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "MATCHED_SKILLS_MAX", 1)
+    offers = [offer("a", "sums", *SUMS), offer("b", "poems", *POEMS), offer("c", "sums", *SUMS)]
+
+    async def run() -> list[list[str]]:
+        skills = SkillIndex(WordEmbedder())
+        await skills.update(offers)
+        found = [
+            await skills.match("divide 10 by 5", lambda each, asked=asked: each.peer in asked)
+            for asked in ("bc", "b", "")
+        ]
+        return [[each.peer for match in matches.best for each in match.offers] for matches in found]
+
+    assert asyncio.run(run()) == [["c"], ["b"], []]
 
 
 def test_an_update_embeds_only_new_texts_and_forgets_old_ones() -> None:
@@ -87,34 +128,51 @@ def test_an_update_embeds_only_new_texts_and_forgets_old_ones() -> None:
         assert embedder.asked == ["poems: nothing special", *POEMS]
         await skills.update([offer("b", "poems", *POEMS)])
         assert len(skills) == 3
-        assert [match.offer.peer for match in await skills.match("poem")] == ["b"]
+        assert [each.peer for each in skills.offers] == ["b"]
+        assert ids(await skills.match("poem")) == ["poems"]
         await skills.update([])
-        assert await skills.match("poem") == []
+        assert (await skills.match("poem")).best == ()
 
     asyncio.run(run())
 
 
-def test_a_failed_update_leaves_the_former_offers() -> None:
+def test_new_loads_are_seen_and_cost_no_work_on_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        skills = SkillIndex(WordEmbedder())
+        idle = offer("a", "sums", *SUMS)
+        await skills.update([idle])
+        monkeypatch.setattr(index, "texts_of", None)
+        monkeypatch.setattr(index.Comparison, "changed_to", None)
+        await skills.update([replace(idle, running=3)])
+        assert (await skills.match("divide")).best[0].offers[0].running == 3
+        skills.retain([replace(idle, running=4)])
+        assert (await skills.match("divide")).best[0].offers[0].running == 4
+
+    asyncio.run(run())
+
+
+def test_a_failed_update_leaves_the_former_offers_and_can_be_repeated() -> None:
     async def run() -> None:
         embedder = WordEmbedder()
         skills = SkillIndex(embedder)
-        await skills.update([offer("a", "sums", *SUMS)])
+        sums, poems = offer("a", "sums", *SUMS), offer("b", "poems", *POEMS)
+        await skills.update([sums])
         embedder.is_broken = True
         with pytest.raises(RuntimeError):
-            await skills.update([offer("b", "poems", *POEMS)])
+            await skills.update([sums, poems])
+        skills.retain([sums, poems])
         embedder.is_broken = False
-        assert [match.offer.peer for match in await skills.match("divide")] == ["a"]
+        assert ids(await skills.match("divide")) == ["sums"]
+        await skills.update([sums, poems])
+        assert ids(await skills.match("divide")) == ["sums", "poems"]
 
     asyncio.run(run())
 
 
-def test_offers_beyond_the_bound_match_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "INDEXED_TEXTS_MAX", 4)
-    offers = [offer("a", "sums", *SUMS), offer("b", "poems", *POEMS), offer("c", "sums", *SUMS)]
-    assert {match.offer.peer for match in matches(WordEmbedder(), offers, "a poem")} == {"a", "c"}
-
-
-def test_the_score_stays_between_0_and_1() -> None:
-    assert fused(np.array([-0.5, -0.2], np.float32)) == 0.0
-    assert fused(np.array([1.0000001], np.float32)) <= 1.0
-    assert fused(np.array([0.8, 0.2, 0.5, 0.1], np.float32)) == pytest.approx(0.7 * 0.8 + 0.3 * 0.5)
+def test_skills_beyond_the_bound_match_nothing_the_last_ones_of_who_has_most_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(index, "INDEXED_TEXTS_MAX", 6)
+    offers = [offer("a", f"kind{n}", f"number {n}") for n in range(9)] + [offer("b", "poems", "a verse")]
+    found = matched(WordEmbedder(), offers, "a verse")
+    assert {match.skill.id for match in found.best} == {"kind0", "kind1", "poems"}

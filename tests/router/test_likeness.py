@@ -11,7 +11,8 @@ import pytest
 from monai_node.registry.advert import Skill
 from monai_node.router import likeness
 from monai_node.router.embed import Vectors
-from monai_node.router.likeness import SPELLING_WEIGHT, PhraseScorer, Spelling
+from monai_node.router.likeness import SPELLING_WEIGHT, PhraseScorer
+from monai_node.router.sparse import Counted, Spelling
 
 TOPICS = ("rain", "train", "bread")
 
@@ -39,7 +40,7 @@ SKILLS = [skill("weather", "tells of rain", "will it rain"), skill("baking", "ba
 
 
 def test_meaning_takes_the_nearest_text_and_spelling_adds_to_it() -> None:
-    scores = asyncio.run(PhraseScorer(TopicEmbedder()).score(["rain tomorrow", "bread"], SKILLS))
+    scores = asyncio.run(PhraseScorer(TopicEmbedder()).compare(["rain tomorrow", "bread"], SKILLS))
     assert scores.shape == (2, 2)
     assert scores.argmax(axis=1).tolist() == [0, 1]
     assert 1.0 < scores[0, 0] <= 1.0 + SPELLING_WEIGHT
@@ -50,8 +51,8 @@ def test_phrases_are_embedded_in_one_call_and_skills_once() -> None:
     scorer = PhraseScorer(embedder)
 
     async def twice() -> None:
-        await scorer.score(["rain", "bread"], SKILLS)
-        await scorer.score(["train"], SKILLS)
+        await scorer.compare(["rain", "bread"], SKILLS)
+        await scorer.compare(["train"], SKILLS)
 
     asyncio.run(twice())
     assert [len(call) for call in embedder.calls] == [4, 2, 1]
@@ -61,8 +62,8 @@ def test_a_changed_list_of_skills_is_learned_anew() -> None:
     scorer = PhraseScorer(TopicEmbedder())
 
     async def changed() -> list[tuple[int, ...]]:
-        first = await scorer.score(["rain"], SKILLS)
-        second = await scorer.score(["rain"], SKILLS[1:])
+        first = await scorer.compare(["rain"], SKILLS)
+        second = await scorer.compare(["rain"], SKILLS[1:])
         return [first.shape, second.shape]
 
     assert asyncio.run(changed()) == [(1, 2), (1, 1)]
@@ -75,7 +76,7 @@ def test_skills_are_made_ready_off_the_loop_and_are_known_even_to_who_comes_afte
     threads: list[int] = []
 
     class Slow(Spelling):
-        def __init__(self, texts: Sequence[str]) -> None:
+        def __init__(self, texts: Sequence[Counted]) -> None:
             threads.append(threading.get_ident())
             is_given_up.wait(10)
             super().__init__(texts)
@@ -85,13 +86,13 @@ def test_skills_are_made_ready_off_the_loop_and_are_known_even_to_who_comes_afte
     async def give_up() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         scorer = PhraseScorer(embedder)
-        first = asyncio.create_task(scorer.score(["rain"], SKILLS))
+        first = asyncio.create_task(scorer.compare(["rain"], SKILLS))
         while not threads:
             await asyncio.sleep(0.001)
         first.cancel()
         is_given_up.set()
         await asyncio.to_thread(int)  # stands behind it
-        await scorer.score(["rain"], SKILLS)
+        await scorer.compare(["rain"], SKILLS)
 
     asyncio.run(give_up())
     assert len(threads) == 1
@@ -100,24 +101,12 @@ def test_skills_are_made_ready_off_the_loop_and_are_known_even_to_who_comes_afte
 
 def test_of_a_skill_with_very_many_words_the_first_are_compared_by_spelling() -> None:
     wordy = skill("wordy", "z " * 600 + "transcribes")
-    scores = asyncio.run(PhraseScorer(TopicEmbedder()).score(["transcribes"], [wordy, skill("dull", "y")]))
+    scores = asyncio.run(PhraseScorer(TopicEmbedder()).compare(["transcribes"], [wordy, skill("dull", "y")]))
     assert scores[0, 0] == pytest.approx(scores[0, 1], abs=1e-6)
 
 
 def test_nothing_to_compare_asks_nobody() -> None:
     embedder = TopicEmbedder()
-    assert asyncio.run(PhraseScorer(embedder).score([], SKILLS)).shape == (0, 2)
-    assert asyncio.run(PhraseScorer(embedder).score(["rain"], [])).shape == (1, 0)
+    assert asyncio.run(PhraseScorer(embedder).compare([], SKILLS)).shape == (0, 2)
+    assert asyncio.run(PhraseScorer(embedder).compare(["rain"], [])).shape == (1, 0)
     assert embedder.calls == []
-
-
-def test_spelling_knows_forms_of_a_word() -> None:
-    spelling = Spelling(["Transcribes speech", "Colours pictures"])
-    first, second = spelling.compare(["the transcription", "a coloured picture"])
-    assert first[0] > first[1] == 0.0
-    assert second[1] > second[0]
-    assert spelling.compare(["transcribes speech"])[0, 0] > 0.99
-
-
-def test_spelling_of_nothing_known_is_zero() -> None:
-    assert Spelling(["abc"]).compare(["", "xyz"]).tolist() == [[0.0], [0.0]]

@@ -1,0 +1,91 @@
+"""How much texts are alike in their words: TF-IDF over parts of words, made for lists that change.
+
+Counting the parts of a text is the slow half and is done once a text (`counted`); joining many counted
+texts (`Spelling`) is a few passes of numpy, so that one new text among thousands costs no recount.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float32]
+_Codes = NDArray[np.uint64]
+
+# Parts of 3 to 5 letters, word ends included: "transcription" and "transcribes" share six of them.
+_PART_CHARS = (3, 4, 5)
+# The multiplier of Knuth's multiplicative hashing. Two parts that share a number are taken for one, which
+# happens to about one pair in 2^32 and does no more than that.
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_SPACE = np.uint64(ord(" "))
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The parts of one text: their numbers, rising, and 1 + ln(how often) of each."""
+
+    parts: NDArray[np.uint32]
+    weights: Scores
+
+
+def counted(text: str) -> Counted:
+    """The parts of a text in its compatibility form and in small letters; none of an empty text."""
+    words = unicodedata.normalize("NFKC", text).casefold().split()
+    padded = f" {' '.join(words)} ".encode("utf-32-le", "surrogatepass")
+    codes = np.frombuffer(padded, "<u4").astype(np.uint64)
+    hashed = np.concatenate([_hashed(codes, size) for size in _PART_CHARS])
+    parts, counts = np.unique(hashed, return_counts=True)
+    return Counted(parts, (1 + np.log(counts)).astype(np.float32))
+
+
+def _hashed(codes: _Codes, size: int) -> NDArray[np.uint32]:
+    """One number for each run of `size` letters that lies within a word, its ends included."""
+    if len(codes) < size:
+        return np.empty(0, np.uint32)
+    windows = np.lib.stride_tricks.sliding_window_view(codes, size)
+    within = windows[(windows[:, 1:-1] != _SPACE).all(axis=1)]
+    hashed = np.full(len(within), size, np.uint64)
+    for column in within.T:
+        hashed = (hashed ^ column) * _MULTIPLIER
+    return (hashed >> np.uint64(32)).astype(np.uint32)
+
+
+class Spelling:
+    """A list of counted texts, ready to be compared with others: cosine of TF-IDF, 0 to 1.
+
+    Takes about 0.2 s for a million parts (4,000 skills with five examples each): not for an event loop.
+    """
+
+    def __init__(self, texts: Sequence[Counted]) -> None:
+        self._count = len(texts)
+        lengths = [len(text.parts) for text in texts]
+        parts = np.concatenate([np.empty(0, np.uint32), *(text.parts for text in texts)])
+        weights = np.concatenate([np.empty(0, np.float32), *(text.weights for text in texts)])
+        order = np.argsort(parts, kind="stable")
+        self._owners = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)[order]
+        self._parts, self._starts, spread = np.unique(parts[order], return_index=True, return_counts=True)
+        self._ends = self._starts + spread
+        self._rarity = (np.log((1 + len(texts)) / (1 + spread)) + 1).astype(np.float32)
+        weighted = weights[order] * np.repeat(self._rarity, spread)
+        norms = np.sqrt(np.bincount(self._owners, weighted * weighted, minlength=len(texts)))
+        self._weights = (weighted / norms[self._owners]).astype(np.float32)
+
+    def compare(self, text: Counted) -> Scores:
+        """How alike `text` is to each text of the list."""
+        found = np.searchsorted(self._parts, text.parts)
+        found[found == len(self._parts)] = 0
+        known = self._parts[found] == text.parts if len(self._parts) else np.zeros(0, np.bool_)
+        if not known.any():
+            return np.zeros(self._count, np.float32)
+        places = found[known]
+        weights = text.weights[known] * self._rarity[places]
+        weights /= np.linalg.norm(weights)
+        spread = self._ends[places] - self._starts[places]
+        firsts = self._starts[places] - np.cumsum(spread) + spread
+        at: NDArray[np.intp] = np.arange(int(spread.sum())) + np.repeat(firsts, spread)
+        products = self._weights[at] * np.repeat(weights, spread)
+        return np.bincount(self._owners[at], products, minlength=self._count).astype(np.float32)
