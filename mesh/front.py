@@ -19,6 +19,7 @@ from monai_node.agents.request import RunRequest
 from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions
 from monai_node.mesh.foresight import candidates_of
 from monai_node.mesh.gateway.backend import ModelEntry, PeerView, Planned, RouteCandidate
+from monai_node.mesh.ledger import StoredLedger, open_ledger
 from monai_node.mesh.node import Node, Say
 from monai_node.mesh.planning import Labellers, Reach, open_planning
 from monai_node.mesh.recipes import RecipeFile
@@ -26,7 +27,7 @@ from monai_node.mesh.state import write_json
 from monai_node.registry.advert import Advert, Beacon, ModelInfo, Skill
 from monai_node.registry.errors import MonaiError, NotFound, SetupError, TaskFailed, log_defect
 from monai_node.registry.events import RunEvent
-from monai_node.registry.ids import PeerId
+from monai_node.registry.ids import PeerId, RunId
 from monai_node.registry.membership import PeerRecord
 from monai_node.registry.tasks import task_scope
 from monai_node.registry.wire import Label
@@ -63,10 +64,12 @@ class Front:
         embedder: Embedder,
         recipes: RecipeFile | None = None,
         labellers: Labellers | None = None,
+        ledger: StoredLedger | None = None,
     ) -> None:
         from monai_node.agents.run import Runner
 
         self._node = node
+        self._ledger = ledger
         self._recipes = recipes
         self._embedder = CachedEmbedder(embedder)
         self._index = SkillIndex(self._embedder)
@@ -77,6 +80,7 @@ class Front:
             self._health,
             heard=node.directory.heard,
             is_alive=lambda peer: node.directory.liveness(peer) == "alive",
+            ledger=ledger,
         )
         # Whoever opened a mesh to strangers meant to use it; a private one stays among its members.
         label: Label = "open" if node.mesh.is_open else "trusted"
@@ -140,6 +144,11 @@ class Front:
         except Exception as error:
             # The run went well; a defect in what is remembered of it must not take its answer away.
             log_defect("keeping an accepted plan", error)
+
+    async def feedback(self, run: RunId, task: str | None, rating: float) -> Sequence[str]:
+        if self._ledger is None:
+            raise NotFound("nothing is remembered of runs here", code="run_not_found", param="run")
+        return self._ledger.rate(run, task, rating)
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
         return _shown(await self.for_text(text, label))
@@ -345,12 +354,17 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
         from monai_node.mesh.gateway.app import create_app
 
         recipes = RecipeFile(node.state.recipes_file) if options.has_recipes else None
-        front = Front(node, embedder, recipes, Labellers(small=embedder.label))
-        async with task_scope() as scope, _listen(create_app(front), options) as address:
-            scope.start(front.keep_indexed(), name="skill index")
-            scope.start(front.keep_examined(), name="planners' exams")
-            with _announced_here(node, address.url):
-                yield Gateway(address.url, front)
+        file = node.state.node(node.config.name).store_file
+        async with (
+            open_ledger(file, embedder.fingerprint, time.time) as ledger,
+            task_scope() as scope,
+        ):
+            front = Front(node, embedder, recipes, Labellers(small=embedder.label), ledger)
+            async with _listen(create_app(front), options) as address:
+                scope.start(front.keep_indexed(), name="skill index")
+                scope.start(front.keep_examined(), name="planners' exams")
+                with _announced_here(node, address.url):
+                    yield Gateway(address.url, front)
 
 
 def _check_port(options: GatewayOptions) -> None:

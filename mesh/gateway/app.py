@@ -12,12 +12,12 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from starlette.responses import Response
 
 from monai_node.mesh.gateway.backend import Backend, ModelEntry
-from monai_node.mesh.gateway.bodies import ChatBody, PlanBody, RunBody, body_schema
+from monai_node.mesh.gateway.bodies import ChatBody, FeedbackBody, PlanBody, RunBody, body_schema
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import install_error_handlers
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.limits import Guard
-from monai_node.mesh.gateway.openai import chat_call, plan_request, run_call
+from monai_node.mesh.gateway.openai import chat_call, feedback_of, plan_request, run_call
 from monai_node.mesh.gateway.plan_view import PlanView, plan_view
 from monai_node.mesh.gateway.runs import Accepting
 from monai_node.mesh.gateway.stream import RunGate, RunResponse, while_connected
@@ -85,6 +85,12 @@ def _mesh_routes(backend: Backend, gate: RunGate, config: GatewayConfig) -> APIR
         traceparent = request.headers.get("traceparent")
         call = run_call(await request.body(), new_run_id(), traceparent)
         return RunResponse(Accepting(backend), call, gate, config)
+
+    @router.post("/feedback", openapi_extra=body_schema(FeedbackBody))
+    async def feedback(request: Request) -> Response:
+        said = feedback_of(await request.body())
+        tasks = await backend.feedback(said.run, said.task, said.rating)
+        return JsonResponse({"object": "feedback", "run": said.run, "rating": said.rating, "tasks": tasks})
 
     @router.get("/route")
     async def route(

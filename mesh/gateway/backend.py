@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
 from monai_node.registry.events import RunEvent
+from monai_node.registry.ids import RunId
 from monai_node.registry.wire import Label
 
 
@@ -90,6 +91,11 @@ class Backend(Runs, Protocol):
     async def accept(self, request: RunRequest) -> None:
         """Told of a run that went well and whose plan its user had sent: what follows for requests like
         this one is the backend's to decide. Raises nothing."""
+        ...
+
+    async def feedback(self, run: RunId, task: str | None, rating: float) -> Sequence[str]:
+        """Take what a user says of a run, or of one of its tasks: 0 for bad to 1 for good. The ids of the
+        tasks for which it counts; NotFound when the run is not known, or not any more."""
         ...
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:

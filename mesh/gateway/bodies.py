@@ -14,14 +14,14 @@ from pydantic_core import ErrorDetails
 from monai_node.agents.graph import TASKS_MAX, TaskGraph
 from monai_node.agents.request import MeshOptions
 from monai_node.registry.errors import InvalidRequest
-from monai_node.registry.wire import MESSAGES_MAX
+from monai_node.registry.wire import MESSAGES_MAX, Id
 
 _FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 _PARAM_CHARS_MAX = 128  # a client's own key may stand in it
 # Of a body with more faults than these no single one is named: a megabyte of faults takes seconds to list.
 _COMPLAINTS_MAX = 1024
 # pydantic names the members of a union in the path of an error; a client knows only the fields.
-_UNION_MEMBERS = re.compile(r".*\[.*|str|Tool", re.DOTALL)
+_UNION_MEMBERS = re.compile(r".*\[.*|str|(constrained-)?float|Tool", re.DOTALL)
 
 
 class _Tolerant(BaseModel):
@@ -133,6 +133,18 @@ class RunBody(Sampled):
     )
     text: str | None = Field(default=None, min_length=1, description="the request that the plan is for")
     messages: _Messages | None = Field(default=None, description="instead of text: the conversation")
+
+
+class FeedbackBody(BaseModel):
+    """`POST /v1/feedback`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    run: Id = Field(description="the run that is rated: `x-mesh-run`, or the id of the chat completion")
+    task: Id | None = Field(default=None, description="the one task of it that is rated; default: all")
+    rating: Literal["up", "down"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        description="up, down, or a number from 0 for bad to 1 for good"
+    )
 
 
 def body_schema(kind: type[BaseModel]) -> dict[str, Any]:

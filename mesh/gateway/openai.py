@@ -18,6 +18,7 @@ from typing import Any, cast
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.bodies import (
     ChatBody,
+    FeedbackBody,
     Message,
     Part,
     PlanBody,
@@ -65,6 +66,15 @@ class RunCall:
     stream: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a user says of a run, or of one `task` of it: `rating` is 0 for bad to 1 for good."""
+
+    run: RunId
+    task: str | None
+    rating: float
+
+
 def chat_call(body: bytes, run: RunId, traceparent: str | None = None) -> ChatCall:
     """The call in the body of `POST /v1/chat/completions`; InvalidRequest or Unsupported."""
     raw = parse_object(body)
@@ -109,6 +119,21 @@ def run_call(body: bytes, run: RunId, traceparent: str | None = None) -> RunCall
         traceparent=_traceparent(traceparent),
     )
     return RunCall(request, wanted.stream)
+
+
+def feedback_of(body: bytes) -> Feedback:
+    """The rating in the body of `POST /v1/feedback`."""
+    said = validated(FeedbackBody, parse_object(body))
+    # A completion's id is that of its run in OpenAI's clothes.
+    name = said.run.removeprefix("chatcmpl-").removeprefix("run-")
+    match said.rating:
+        case "up":
+            rating = 1.0
+        case "down":
+            rating = 0.0
+        case number:
+            rating = float(number)
+    return Feedback(RunId(f"run-{name}"), said.task, rating)
 
 
 def _conversation(body: PlanBody | RunBody) -> tuple[ChatMessage, ...]:

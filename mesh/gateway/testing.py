@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from monai_node.agents.plan import plan as make_plan
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import ModelEntry, PeerView, Planned, RouteCandidate
-from monai_node.registry.errors import MonaiError
+from monai_node.registry.errors import MonaiError, NotFound
 from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
@@ -19,6 +19,7 @@ from monai_node.registry.events import (
     RunCreated,
     RunEvent,
 )
+from monai_node.registry.ids import RunId
 from monai_node.registry.wire import Label, Usage
 
 Script = Callable[[RunRequest], AsyncGenerator[RunEvent, None]]
@@ -76,6 +77,7 @@ class ScriptedBackend:
     reason: str = ""  # why it is not ready; empty when it is
     requests: list[RunRequest] = field(default_factory=list[RunRequest])
     accepted: list[RunRequest] = field(default_factory=list[RunRequest])
+    ratings: list[tuple[str, str | None, float]] = field(default_factory=list[tuple[str, str | None, float]])
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
@@ -94,6 +96,12 @@ class ScriptedBackend:
 
     async def accept(self, request: RunRequest) -> None:
         self.accepted.append(request)
+
+    async def feedback(self, run: RunId, task: str | None, rating: float) -> Sequence[str]:
+        if all(request.run != run for request in self.requests):
+            raise NotFound("there is no such run", code="run_not_found", param="run")
+        self.ratings.append((run, task, rating))
+        return [task or "t1"]
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
         reasons = [f"{label}: {text}"]

@@ -60,7 +60,7 @@ def test_each_call_is_a_run_of_its_own() -> None:
     assert first.run != second.run
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/plan", "/v1/runs"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/plan", "/v1/runs", "/v1/feedback"])
 def test_garbage_is_a_400(path: str) -> None:
     answer = _ask("POST", path, content=b"\x00{")
     assert answer.status_code == 400
@@ -120,6 +120,51 @@ def test_a_plan_that_takes_too_long_is_given_up() -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
+@pytest.mark.parametrize(("said", "rating"), [("up", 1.0), ("down", 0.0), (0.25, 0.25), (1, 1.0)])
+def test_a_run_is_rated_by_whichever_of_its_ids_a_client_has(said: object, rating: float) -> None:
+    backend = ScriptedBackend()
+    completion = _ask("POST", "/v1/chat/completions", backend, json=HELLO)
+    run = completion.headers["x-mesh-run"]
+    for name in (run, completion.json()["id"], run.removeprefix("run-")):
+        answer = _ask("POST", "/v1/feedback", backend, json={"run": name, "rating": said})
+        assert answer.status_code == 200
+        assert answer.json() == {"object": "feedback", "run": run, "rating": rating, "tasks": ["t1"]}
+    assert backend.ratings == [(run, None, rating)] * 3
+
+
+def test_one_task_of_a_run_is_rated_alone() -> None:
+    backend = ScriptedBackend()
+    run = _ask("POST", "/v1/chat/completions", backend, json=HELLO).headers["x-mesh-run"]
+    _ask("POST", "/v1/feedback", backend, json={"run": run, "task": "t2", "rating": "up"})
+    assert backend.ratings == [(run, "t2", 1.0)]
+
+
+def test_feedback_on_a_run_that_nobody_knows_is_a_404() -> None:
+    answer = _ask("POST", "/v1/feedback", json={"run": "run-none", "rating": "up"})
+    assert answer.status_code == 404
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("run_not_found", "run")
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"rating": "up"}, "run"),
+        ({"run": "a b", "rating": "up"}, "run"),
+        ({"run": "r"}, "rating"),
+        ({"run": "r", "rating": "fine"}, "rating"),
+        ({"run": "r", "rating": 1.5}, "rating"),
+        ({"run": "r", "rating": True}, "rating"),
+        ({"run": "r", "rating": "up", "task": ""}, "task"),
+        ({"run": "r", "rating": "up", "weight": 9}, "weight"),
+    ],
+)
+def test_feedback_that_cannot_be_meant_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    answer = _ask("POST", "/v1/feedback", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
 def test_candidates_come_with_their_reasons() -> None:
     answer = _ask("GET", "/v1/route", params={"text": "say hello", "privacy": "local"})
     assert answer.json()["data"] == [
@@ -160,7 +205,7 @@ def test_a_living_gateway_without_skills_is_healthy_but_not_ready() -> None:
 
 def test_the_api_describes_itself_without_a_page_that_loads_from_elsewhere() -> None:
     described = _ask("GET", "/openapi.json").json()
-    assert {"/v1/chat/completions", "/v1/plan", "/v1/runs"} <= set(described["paths"])
+    assert {"/v1/chat/completions", "/v1/plan", "/v1/runs", "/v1/feedback"} <= set(described["paths"])
     assert {"graph", "tasks", "why"} <= set(described["components"]["schemas"]["PlanView"]["properties"])
     bodies = json.dumps([path.get("post", {}).get("requestBody") for path in described["paths"].values()])
     assert "depends_on" in bodies

@@ -1,0 +1,183 @@
+"""What becomes of every attempt of a task: learnt, kept on disk, and remembered for whoever rates it later.
+
+Without words: a task is remembered by who did it and by the vector of what was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from monai_node.mesh.sqlite import Unavailable
+from monai_node.mesh.store import Considered, Decision, Store, open_store
+from monai_node.registry.errors import ContractBroken, NotFound
+from monai_node.registry.ids import AttemptId, PeerId
+from monai_node.router.embed import Vector
+from monai_node.router.estimate import Estimates
+from monai_node.router.outcome import Ending, Outcome
+from monai_node.router.rank import Candidate
+
+_log = logging.getLogger(__name__)
+
+# Runs that may still be rated, and the tasks that all of them have together: 25 MB of vectors.
+RUNS_MAX = 4096
+TASKS_MAX = 16_384
+# Ratings that count for or against one peer: whoever rates by a script cannot drown what was checked.
+RATINGS_PER_HOUR_MAX = 20
+_HOUR_SECONDS = 3600.0
+# Peers whose ratings are counted; the one rated longest ago is forgotten first.
+_RATED_PEERS_MAX = 1024
+# Of a reason in words, which may quote an announced text.
+_REASON_CHARS_MAX = 256
+
+# Attempts that gave a whole result, whatever was thought of it.
+_WHOLE = ("", ContractBroken.default_code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What was done of a task, and by whom. `rating` is what was last said of it."""
+
+    peer: PeerId
+    skill: str
+    digest: str
+    vector: Vector | None
+    is_whole: bool
+    rating: float | None = None
+
+
+class StoredLedger:
+    """Implements `router.outcome.Ledger`: the estimates learn every outcome at once, the store has it a
+    moment later. `now` is the wall clock, in seconds."""
+
+    def __init__(self, store: Store, estimates: Estimates, now: Callable[[], float]) -> None:
+        self.estimates = estimates
+        self._store = store
+        self._now = now
+        self._runs: OrderedDict[str, dict[str, _Work]] = OrderedDict()
+        self._task_count = 0
+        self._rated: OrderedDict[PeerId, deque[float]] = OrderedDict()
+
+    def decided(self, run: str, task: str, attempt: AttemptId, candidates: Sequence[Candidate]) -> None:
+        first = candidates[0]
+        considered = [_considered(candidate) for candidate in candidates]
+        self._store.keep_decision(
+            Decision(self._now(), run, task, attempt, first.peer, first.skill, first.model, considered)
+        )
+
+    def ended(self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending) -> None:
+        self._store.keep_ending(run, task, attempt, ending)
+        # As announced, for so the ranking asks for it; what a peer says afterwards is the next best.
+        digest: str = getattr(candidate, "digest", "") or ending.digest
+        vector: Vector | None = getattr(candidate, "vector", None)
+        work = _Work(candidate.peer, candidate.skill, digest, vector, ending.code in _WHOLE)
+        if ending.value is not None and ending.source is not None:
+            at = self._now()
+            outcome = Outcome(
+                work.peer, work.skill, work.digest, ending.value, ending.source, at, work.vector
+            )
+            self.keep(outcome, run, task)
+        if work.is_whole or ending.chars > 0:
+            self._remember(run, task, work)
+
+    def keep(self, outcome: Outcome, run: str = "", task: str = "") -> None:
+        """Learn an outcome, now and after every start to come."""
+        self.estimates.learn(outcome)
+        self._store.keep_outcome(outcome, run, task)
+
+    def rate(self, run: str, task: str | None, rating: float) -> list[str]:
+        """Take what a user says of a run, or of one of its tasks: 0 for bad to 1 for good. The tasks for
+        which it counts now; rating one again changes what was said before.
+
+        When a run has several tasks nobody knows which of them is meant, and each has its part of the
+        blame. A peer of which much was said lately is not rated. NotFound when the run is not known, or
+        not any more.
+        """
+        works = self._runs.get(run)
+        if works is None:
+            raise NotFound(
+                "there is no such run, or it was too long ago, or nobody did any of it",
+                code="run_not_found",
+                param="run",
+            )
+        if task is not None and task not in works:
+            raise NotFound("nobody did a task of that id in this run", code="task_not_found", param="task")
+        named = [task] if task is not None else list(works)
+        value = 1 - (1 - rating) / len(named)
+        return [name for name in named if self._rate(run, name, works, value)]
+
+    def _rate(self, run: str, task: str, works: dict[str, _Work], value: float) -> bool:
+        work = works[task]
+        if work.rating != value:
+            if not self._may_rate(work.peer):
+                return False
+            works[task] = replace(work, rating=value)
+            outcome = Outcome(work.peer, work.skill, work.digest, value, "feedback", self._now(), work.vector)
+            self.keep(outcome, run, task)
+        return True
+
+    def _may_rate(self, peer: PeerId) -> bool:
+        """Whether another rating of this peer counts, which is then counted."""
+        now = self._now()
+        times = self._rated.setdefault(peer, deque(maxlen=RATINGS_PER_HOUR_MAX))
+        self._rated.move_to_end(peer)
+        if len(self._rated) > _RATED_PEERS_MAX:
+            self._rated.popitem(last=False)
+        if len(times) == RATINGS_PER_HOUR_MAX and 0 <= now - times[0] < _HOUR_SECONDS:
+            return False
+        times.append(now)
+        return True
+
+    def _remember(self, run: str, task: str, work: _Work) -> None:
+        works = self._runs.setdefault(run, {})
+        before = works.get(task)
+        if before is not None and before.is_whole and not work.is_whole:
+            return
+        self._task_count += before is None
+        works[task] = work
+        self._runs.move_to_end(run)
+        while len(self._runs) > RUNS_MAX or self._task_count > TASKS_MAX:
+            _, forgotten = self._runs.popitem(last=False)
+            self._task_count -= len(forgotten)
+
+
+@asynccontextmanager
+async def open_ledger(path: Path, embedder: str, now: Callable[[], float]) -> AsyncGenerator[StoredLedger]:
+    """A ledger that knows what the one before it, in the same file, has learnt. `embedder` is the
+    fingerprint of what makes the vectors of tasks.
+
+    SetupError when the file cannot be used. One that cannot be read is told in the log: a gateway that has
+    to begin anew still answers.
+    """
+    async with open_store(path, embedder) as store:
+        estimates = Estimates()
+        try:
+            outcomes = await store.outcomes()
+        except Unavailable as error:
+            _log.warning("what was learnt of peers is not known: %s", error)
+        else:
+            await asyncio.to_thread(_learn, estimates, outcomes)
+        yield StoredLedger(store, estimates, now)
+
+
+def _learn(estimates: Estimates, outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        estimates.learn(outcome)
+
+
+def _considered(candidate: Candidate) -> Considered:
+    terms: Mapping[str, float] = getattr(candidate, "terms", {})
+    return Considered(
+        peer=candidate.peer,
+        peer_name=candidate.peer_name,
+        skill=candidate.skill,
+        model=candidate.model,
+        tier=candidate.tier,
+        terms=terms,
+        reasons=[reason[:_REASON_CHARS_MAX] for reason in candidate.reasons],
+    )
