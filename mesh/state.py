@@ -5,7 +5,8 @@
       mesh.json, mesh.lock   the mesh secret, shared by this user's nodes
       gateway.json           where this user's gateway listens, while it runs
       recipes.json, .lock    plans that this user accepted; they hold the user's words
-      nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock
+      nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock;
+                             a gateway's also store.sqlite (mesh.store)
 
 A file is replaced by writing a sibling and renaming it, so that a reader or a kill -9 finds the old or
 the new content, never half of one. A file that cannot be parsed is renamed to `….corrupt-<n>` and
@@ -189,6 +190,10 @@ class NodeDir:
     @property
     def peers_file(self) -> Path:
         return self.path / "peers.json"
+
+    @property
+    def store_file(self) -> Path:
+        return self.path / "store.sqlite"
 
     @property
     def log_file(self) -> Path:
