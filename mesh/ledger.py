@@ -19,7 +19,7 @@ from monai_node.registry.errors import ContractBroken, NotFound
 from monai_node.registry.ids import AttemptId, PeerId
 from monai_node.router.embed import Vector
 from monai_node.router.estimate import Estimates
-from monai_node.router.outcome import Ending, Ledger, Outcome
+from monai_node.router.outcome import Ending, Outcome
 from monai_node.router.rank import Candidate
 
 _log = logging.getLogger(__name__)
@@ -144,21 +144,6 @@ class StoredLedger:
         while len(self._runs) > RUNS_MAX or self._task_count > TASKS_MAX:
             _, forgotten = self._runs.popitem(last=False)
             self._task_count -= len(forgotten)
-
-
-class Ledgers:
-    """Several ledgers as one, each told of everything in turn."""
-
-    def __init__(self, *ledgers: Ledger) -> None:
-        self._ledgers = ledgers
-
-    def decided(self, run: str, task: str, attempt: AttemptId, candidates: Sequence[Candidate]) -> None:
-        for ledger in self._ledgers:
-            ledger.decided(run, task, attempt, candidates)
-
-    def ended(self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending) -> None:
-        for ledger in self._ledgers:
-            ledger.ended(run, task, attempt, candidate, ending)
 
 
 @asynccontextmanager
