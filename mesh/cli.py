@@ -79,6 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="who divides requests into tasks (default: whoever was measured to do it best)",
     )
+    front.add_argument(
+        "--embedder",
+        choices=("auto", "sentence-transformers", "gguf"),
+        default="auto",
+        help="what compares texts; gguf does without torch (default: with torch where it is installed)",
+    )
 
     up = commands.add_parser(
         "up", parents=[node, front], help="a gateway and a provider with the bundled model and agents"

@@ -116,6 +116,7 @@ def _gateway_options(options: argparse.Namespace) -> GatewayOptions:
         port=options.port,
         has_recipes=not options.no_recipes,
         planner=options.planner,
+        embedder=options.embedder,
     )
 
 

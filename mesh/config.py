@@ -18,6 +18,9 @@ GATEWAY_PORT = 8642
 _SLUG_CHARS_MAX = 64
 # Who divides requests at a gateway; "auto": whoever was measured to do it best.
 PlannerChoice = Literal["auto", "rules", "small", "lora", "model"]
+# What makes vectors at a gateway; "auto": sentence-transformers where torch can be imported, for the small
+# labeller needs it too, else llama.cpp.
+EmbedderChoice = Literal["auto", "sentence-transformers", "gguf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class GatewayOptions:
     port: int | None = None  # None: GATEWAY_PORT, or any free one when that is taken
     has_recipes: bool = True  # plans that its user accepted are kept, and tried first
     planner: PlannerChoice = "auto"
+    embedder: EmbedderChoice = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -17,11 +17,10 @@ from monai_node.agents.labellers.decode import checked
 from monai_node.agents.labellers.features import SEGMENTS_MAX
 from monai_node.agents.segment import Segment
 from monai_node.mesh.child import Child, ChildSpec, open_child
-from monai_node.mesh.embed_child import WEIGHTS_SHA256
+from monai_node.mesh.config import EmbedderChoice
 from monai_node.registry.errors import TaskFailed
 from monai_node.router.embed import Vectors
 
-FINGERPRINT = f"sentence-transformers/all-MiniLM-L6-v2@sha256:{WEIGHTS_SHA256}"
 BATCH_TEXTS_MAX = 64
 # The model reads 256 tokens; what stands behind these characters cannot change a vector.
 TEXT_CHARS_MAX = 2000
@@ -43,15 +42,21 @@ _ENVIRONMENT = {
 
 
 class SentenceEmbedder:
-    """all-MiniLM-L6-v2: 384 dimensions, English. Made by `open_sentence_embedder`."""
+    """all-MiniLM-L6-v2: 384 dimensions, English. Made by `open_embedder`."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
         self._dimensions = int(child.info["dimensions"])
+        self._fingerprint = str(child.info["fingerprint"])
 
     @property
     def fingerprint(self) -> str:
-        return FINGERPRINT
+        return self._fingerprint
+
+    @property
+    def has_labeller(self) -> bool:
+        """Whether `label` is more than a TaskFailed: it needs torch."""
+        return bool(self._child.info["has_labeller"])
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, one row a text, of its first TEXT_CHARS_MAX characters. TaskFailed when the
@@ -91,6 +96,8 @@ class SentenceEmbedder:
                 data = b"".join([cast(bytes, chunk) async for chunk in chunks])
         except TimeoutError:
             raise TaskFailed(f"the embedder did not answer within {_BATCH_SECONDS:g} s") from None
+        if self._child.info["fingerprint"] != self._fingerprint:
+            raise TaskFailed("the embedder came back as another one; restart the gateway")
         vectors = np.frombuffer(data, dtype="<f4")
         if len(vectors) != len(texts) * self._dimensions:
             raise TaskFailed("the embedder returned the wrong number of vectors")
@@ -116,15 +123,31 @@ def _told(piece: Segment) -> list[int | str]:
 
 
 @asynccontextmanager
-async def open_sentence_embedder(directory: Path | None = None) -> AsyncGenerator[SentenceEmbedder]:
-    """The embedder, ready; leaving ends its process. SetupError when the gateway's packages are
-    missing or the weights are not the expected ones. `directory` replaces the packaged model's."""
+async def open_embedder(
+    choice: EmbedderChoice, folder: Path, directory: Path | None = None
+) -> AsyncGenerator[SentenceEmbedder]:
+    """The embedder, ready; leaving ends its process. Without torch it keeps a GGUF file of 90 MB in
+    `folder`, and labels nothing; its vectors then agree with those of torch to a cosine of 0.9999, under
+    another fingerprint. `directory` replaces the packaged model's.
+
+    SetupError when packages are missing, the weights are not the expected ones, or nothing can be kept in
+    `folder`.
+    """
     spec = ChildSpec(
         name="the embedder",
         entry="monai_node.mesh.embed_child.run",
-        config={} if directory is None else {"directory": str(directory)},
+        config={
+            "choice": choice,
+            "folder": str(folder),
+            "directory": None if directory is None else str(directory),
+        },
         environment=_ENVIRONMENT,
         load_seconds=120.0,  # importing torch takes long on a busy machine
     )
     async with open_child(spec) as child:
         yield SentenceEmbedder(child)
+
+
+def open_sentence_embedder(directory: Path | None = None) -> AbstractAsyncContextManager[SentenceEmbedder]:
+    """The embedder in torch, with the small labeller, which keeps nothing on disk."""
+    return open_embedder("sentence-transformers", Path(), directory)

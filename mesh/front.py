@@ -338,12 +338,14 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
 
     SetupError when the port is taken or the gateway's packages are missing.
     """
-    from monai_node.mesh.embedders import open_sentence_embedder
+    from monai_node.mesh.embedders import open_embedder
 
     options = node.config.gateway or GatewayOptions()
     await asyncio.to_thread(_check_port, options)
     say("loading the embedder")
-    async with open_sentence_embedder() as embedder:
+    async with open_embedder(options.embedder, node.state.node(node.config.name).path) as embedder:
+        if not embedder.has_labeller:
+            say("the embedder runs without torch, and so without the small labeller: rules divide requests")
         try:
             # Off the loop: these imports take seconds, in which peers probe us.
             await asyncio.to_thread(_import_heavy_packages)
@@ -359,7 +361,8 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             open_ledger(file, embedder.fingerprint, time.time) as ledger,
             task_scope() as scope,
         ):
-            front = Front(node, embedder, recipes, Labellers(small=embedder.label), ledger)
+            labellers = Labellers(small=embedder.label if embedder.has_labeller else None)
+            front = Front(node, embedder, recipes, labellers, ledger)
             async with _listen(create_app(front), options) as address:
                 scope.start(front.keep_indexed(), name="skill index")
                 scope.start(front.keep_examined(), name="planners' exams")

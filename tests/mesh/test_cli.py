@@ -187,6 +187,7 @@ def config_of(*arguments: str) -> NodeConfig:
         ["gateway", "--port", "http"],
         ["up", "--log-level", "loud"],
         ["up", "--planner", "oracle"],
+        ["gateway", "--embedder", "oracle"],
         ["ask"],
         ["ask", "a", "b"],
         ["ask", "a", "--privacy", "secret"],
@@ -385,6 +386,7 @@ def test_a_gateway_listens_where_it_is_told() -> None:
     assert config_of("gateway").gateway == GatewayOptions("127.0.0.1", None)
     assert config_of("up", "--host", "::1", "--port", "0").gateway == GatewayOptions("::1", 0)
     assert config_of("up", "--planner", "model").gateway == GatewayOptions(planner="model")
+    assert config_of("gateway", "--embedder", "gguf").gateway == GatewayOptions(embedder="gguf")
     config = config_of("gateway", "--listen", "0.0.0.0:4001", "--listen", "/ip6/::1/tcp/0")
     assert config.listen == ("/ip4/0.0.0.0/tcp/4001", "/ip6/::1/tcp/0")
     assert config_of("gateway").listen is None

