@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
+from monai_node.agents.demand import demand_of
 from monai_node.agents.fan_out import FanOut
 from monai_node.agents.graph import Task
 from monai_node.agents.items import split_items
@@ -25,6 +26,7 @@ from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError
 from monai_node.registry.ids import new_attempt_id
 from monai_node.registry.tasks import task_scope
 from monai_node.registry.wire import SUSPECT_AFTER_SECONDS, Label
+from monai_node.router.demand import Demand
 from monai_node.router.dispatch import Accepted, Dispatched, Done, Lost, Text
 from monai_node.router.rank import Candidate
 from monai_node.router.seating import Need, seconds_for
@@ -141,6 +143,7 @@ class Execution:
             tell = partial(self._telling.progressed, task, tries)
             done = await self._send(_Way(task, task.id, until), candidates, tell)
         self._results[task.id] = done.text
+        self._means.routes.served(self._demand(task), done.candidate)
         await self._telling.completed(made(task, done), done.completed.tool_calls)
 
     async def _able(self, task: Task) -> Sequence[Candidate]:
@@ -150,7 +153,11 @@ class Execution:
         return candidates
 
     async def _candidates(self, task: Task) -> Sequence[Candidate]:
-        return await candidates_for(task, self._plan, self._request, self._label, self._means.routes)
+        demand = self._demand(task)
+        return await candidates_for(task, self._plan, self._request, demand, self._means.routes)
+
+    def _demand(self, task: Task) -> Demand:
+        return demand_of(task, self._plan, self._request, self._label)
 
     async def _send(self, way: _Way, candidates: Sequence[Candidate], tell: _Tell) -> Done:
         """Have it done as soon as a peer is free for it. Its seat is the caller's to leave."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from monai_node.agents.graph import TASKS_MAX, TASKS_READ_MAX, Task
+from monai_node.registry.advert import PRICE_MAX
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import (
     RUN_SECONDS_DEFAULT,
@@ -16,8 +17,17 @@ from monai_node.registry.wire import (
     Label,
     Parameters,
 )
+from monai_node.router.policy import NAMES_MAX, names_of
 
 _Tasks = Annotated[list[Task], Field(max_length=TASKS_READ_MAX, fail_fast=True)]
+
+
+def _names(texts: list[str]) -> list[str]:
+    names_of(texts)
+    return texts
+
+
+_Names = Annotated[list[str], Field(max_length=NAMES_MAX, fail_fast=True), AfterValidator(_names)]
 
 
 class MeshOptions(BaseModel):
@@ -28,6 +38,11 @@ class MeshOptions(BaseModel):
 
     privacy: Label | None = Field(default=None, description="who may see the request")
     plan: Literal["auto", "never"] | _Tasks = "auto"
+    budget: float | None = Field(
+        default=None, ge=0, le=PRICE_MAX, allow_inf_nan=False, description="the most that all tasks may cost"
+    )
+    allow: _Names = Field(default=[], description="only these: peer:ID, model:ALIAS, skill:ID")
+    deny: _Names = Field(default=[], description="never these, whatever is allowed")
     budget_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
     shown: list[str] | None = Field(
         default=None,

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import json
+import math
 import os
 import signal
 import sys
@@ -29,9 +30,11 @@ from monai_node.mesh.config import (
 from monai_node.mesh.logs import open_log
 from monai_node.mesh.node import Node, Say, WrapTransport, bundled_sources, open_node
 from monai_node.mesh.state import open_state_dir, read_json, state_path
+from monai_node.registry.advert import PRICE_MAX
 from monai_node.registry.errors import SetupError
 from monai_node.registry.secret import Mesh, parse_join_line
 from monai_node.registry.tasks import task_scope
+from monai_node.router.policy import Policy, names_of
 
 # What a provider that `up` started is given to end its tasks before it is killed.
 _DRAIN_SECONDS = 5.0
@@ -117,26 +120,41 @@ def _gateway_options(options: argparse.Namespace) -> GatewayOptions:
         has_recipes=not options.no_recipes,
         planner=options.planner,
         embedder=options.embedder,
+        policy=_owners_policy(options),
     )
+
+
+def _owners_policy(options: argparse.Namespace) -> Policy:
+    cost_max = math.inf if options.max_price is None else options.max_price
+    if not cost_max >= 0:  # NaN is neither
+        raise SetupError(f"--max-price {cost_max:g}: a price is 0 or more")
+    try:
+        allowed, denied = names_of(options.allow or []), names_of(options.deny or [])
+    except ValueError as error:
+        raise SetupError(f"--allow or --deny: {error}") from None
+    return Policy("open", (allowed,), (denied,), cost_max)
 
 
 def _sources(options: argparse.Namespace) -> list[Source]:
     files = [Path(text).expanduser() for text in options.sources]
     words = _skill_words(options.words or [])
+    price = _price(options.price)
     sources: list[Source] = []
     for path in files:
         if path.suffix == ".py":
-            sources.append(AgentSource(path))
+            sources.append(AgentSource(path, price))
             continue
         name: str = options.name or path.stem
-        model = ModelSource(path, alias_of(name), words, options.n_ctx, options.n_threads, options.may_plan)
-        sources.append(model)
+        alias = alias_of(name)
+        sources.append(
+            ModelSource(path, alias, words, options.n_ctx, options.n_threads, options.may_plan, price)
+        )
     if options.url:
         if not options.model:
             raise SetupError("--url needs --model, the model's name on that server")
         key = _api_key(options.api_key_env)
         alias = alias_of(options.name or options.model.rpartition("/")[2])
-        sources.append(UrlSource(options.url, options.model, alias, key, words, options.may_plan))
+        sources.append(UrlSource(options.url, options.model, alias, key, words, options.may_plan, price))
     if not sources:
         raise SetupError("nothing to serve: name a model.gguf or an agent.py, or a server with --url")
     models = [source for source in sources if not isinstance(source, AgentSource)]
@@ -145,6 +163,12 @@ def _sources(options: argparse.Namespace) -> list[Source]:
     if len(models) > 1 and (options.name or words):
         raise SetupError("--name and --skill describe one model; serve several with several commands")
     return sources
+
+
+def _price(price: float) -> float:
+    if not 0 <= price <= PRICE_MAX:
+        raise SetupError(f"--price {price:g}: a price lies between 0 and {PRICE_MAX:g}")
+    return price
 
 
 def _skill_words(spoken: Sequence[tuple[str, str]]) -> tuple[SkillWords, ...]:

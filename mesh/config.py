@@ -11,6 +11,7 @@ from typing import Literal
 
 from monai_node.registry.errors import SetupError
 from monai_node.registry.secret import JoinLine, Mesh
+from monai_node.router.policy import NO_POLICY, Policy
 
 # The address an embedded or local node listens on: reachable from this machine only.
 LOOPBACK = "127.0.0.1"
@@ -42,6 +43,7 @@ class ModelSource:
     n_ctx: int | None = None
     n_threads: int | None = None
     may_plan: bool = False  # its owner offers it for planning other people's requests
+    price: float = 0.0  # for 1,000 tokens of its results, in the mesh's own unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,15 @@ class UrlSource:
     api_key: str | None = None
     words: tuple[SkillWords, ...] = ()
     may_plan: bool = False
+    price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSource:
-    """A Python file with agents."""
+    """A Python file with agents; `price` is for one task, in the mesh's own unit."""
 
     path: Path
+    price: float = 0.0
 
 
 Source = ModelSource | UrlSource | AgentSource
@@ -73,6 +77,7 @@ class GatewayOptions:
     has_recipes: bool = True  # plans that its user accepted are kept, and tried first
     planner: PlannerChoice = "auto"
     embedder: EmbedderChoice = "auto"
+    policy: Policy = NO_POLICY  # the owner's, within which requests have theirs
 
 
 @dataclass(frozen=True, slots=True)

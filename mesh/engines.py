@@ -39,13 +39,17 @@ async def open_engine(source: Source) -> AsyncGenerator[Engine]:
             from monai_node.mesh.engine.agent import open_agent_engine
 
             async with open_agent_engine(source.path) as engine:
-                yield engine
+                yield _priced(engine, source.price)
 
 
 def as_told(engine: Engine, source: ModelSource | UrlSource) -> Engine:
     """`engine` announcing what its owner says of it; SetupError as in `in_words`."""
-    described = in_words(engine, source.words)
+    described = _priced(in_words(engine, source.words), source.price)
     return _Offered(described) if source.may_plan else described
+
+
+def _priced(engine: Engine, price: float) -> Engine:
+    return _Priced(engine, price) if price else engine
 
 
 def in_words(engine: Engine, words: tuple[SkillWords, ...]) -> Engine:
@@ -106,6 +110,19 @@ class _Described(_Wrapped):
     @property
     def card(self) -> EngineCard:
         return replace(self.engine.card, skills=self._skills)
+
+
+class _Priced(_Wrapped):
+    """Announces what its results cost."""
+
+    def __init__(self, engine: Engine, price: float) -> None:
+        super().__init__(engine)
+        self._price = price
+
+    @property
+    def card(self) -> EngineCard:
+        card = self.engine.card
+        return replace(card, skills=tuple(it.model_copy(update={"price": self._price}) for it in card.skills))
 
 
 class _Offered(_Wrapped):

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
+from monai_node.agents.demand import demand_of
 from monai_node.agents.graph import Task
 from monai_node.agents.means import Routes, candidates_for
 from monai_node.agents.passthrough import MESH_MODEL
@@ -57,6 +58,6 @@ async def _for_task(
 ) -> Sequence[Candidate]:
     """Whom a run would choose among; nobody where it would fail."""
     try:
-        return await candidates_for(task, plan, request, label, routes)
+        return await candidates_for(task, plan, request, demand_of(task, plan, request, label), routes)
     except MonaiError:
         return ()

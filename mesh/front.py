@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -31,14 +31,20 @@ from monai_node.registry.ids import PeerId, RunId
 from monai_node.registry.membership import PeerRecord
 from monai_node.registry.tasks import task_scope
 from monai_node.registry.wire import Label
+from monai_node.router.candidate import Candidate
+from monai_node.router.choice import Knowledge
+from monai_node.router.demand import Demand, Sieve, of_label
 from monai_node.router.dispatch import Dispatcher
-from monai_node.router.embed import CachedEmbedder, Embedder
+from monai_node.router.embed import CachedEmbedder, Embedder, Vector
 from monai_node.router.health import Health
-from monai_node.router.index import Match, SkillIndex, flat
+from monai_node.router.index import SkillIndex
 from monai_node.router.likeness import PhraseScorer
+from monai_node.router.named import rank_models
 from monai_node.router.offer import Offer
 from monai_node.router.policy import peer_label
-from monai_node.router.rank import Candidate, rank, rank_general, rank_models
+from monai_node.router.rank import rank, rank_general, rank_named
+from monai_node.router.speed import SpeedLedger, Speeds
+from monai_node.router.sticky import Conversations
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -74,17 +80,20 @@ class Front:
         self._embedder = CachedEmbedder(embedder)
         self._index = SkillIndex(self._embedder)
         self._health = Health()
+        self._speeds = Speeds()
+        self._conversations = Conversations()
         dispatcher = Dispatcher(
             node.transport,
             time.monotonic,
             self._health,
             heard=node.directory.heard,
             is_alive=lambda peer: node.directory.liveness(peer) == "alive",
-            ledger=ledger,
+            ledger=SpeedLedger(self._speeds, time.monotonic, ledger),
         )
         # Whoever opened a mesh to strangers meant to use it; a private one stays among its members.
         label: Label = "open" if node.mesh.is_open else "trusted"
         self._default_label: Label = label
+        self._policy = (node.config.gateway or GatewayOptions()).policy
         self._planning = open_planning(
             (node.config.gateway or GatewayOptions()).planner,
             Reach(self._offers, dispatcher, self._health, time.monotonic),
@@ -151,7 +160,7 @@ class Front:
         return self._ledger.rate(run, task, rating)
 
     async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
-        return _shown(await self.for_text(text, label))
+        return _shown(await self.for_text(text, of_label(label)))
 
     def models(self) -> Sequence[ModelEntry]:
         return [
@@ -178,15 +187,17 @@ class Front:
         return (True, "") if self._offers() else (False, _NOBODY)
 
     # --- what a run asks ----------------------------------------------------------------------------
-    async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
+    async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
+        demand = demand.within(self._policy)
         try:
             await self._index_offers()
-            matches = flat(await self._index.match(text))
+            matches = await self._index.match(text, Sieve(demand))
         except TaskFailed as error:
             # Without the embedder nobody can say who is best; a general model still answers.
             _log.warning("the embedder failed, a general model is asked instead: %s", error)
-            return self.for_passthrough(label, needs_tools=False)
-        return rank(matches, label=label, health=self._health, now=time.monotonic()).candidates
+            return self.for_passthrough(demand)
+        now, offers = time.monotonic(), self._index.offers
+        return rank(matches, demand, self._knowledge(matches.vector), now, offers).candidates
 
     async def _index_offers(self) -> None:
         """What is announced at this moment; what was announced just now only if it is embedded in time:
@@ -201,38 +212,48 @@ class Front:
                 raise
             self._index.retain(offers)
 
-    def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
+    def for_model(self, model: str, demand: Demand) -> Sequence[Candidate]:
         alias, _, peer = model.partition("@")
-        return rank_models(
-            self._offers(), alias, peer or None, label=label, health=self._health, now=time.monotonic()
-        ).candidates
+        wanted, now = self._wanted(demand), time.monotonic()
+        return rank_models(self._offers(), alias, peer or None, wanted, self._knowledge(), now).candidates
 
-    def for_passthrough(self, label: Label, *, needs_tools: bool) -> Sequence[Candidate]:
-        return rank_general(
-            self._offers(), needs_tools, label=label, health=self._health, now=time.monotonic()
-        ).candidates
+    def for_passthrough(self, demand: Demand) -> Sequence[Candidate]:
+        wanted = self._wanted(demand)
+        return rank_general(self._offers(), wanted, self._knowledge(), time.monotonic()).candidates
 
-    def for_skill(self, skill: str, label: Label) -> Sequence[Candidate]:
+    def for_skill(self, skill: str, demand: Demand) -> Sequence[Candidate]:
         found = [offer for offer in self._offers() if offer.skill.id == skill]
         if not found:
             known = ", ".join(sorted({offer.skill.id for offer in self._offers()})[:10]) or "none"
             raise NotFound(f"no reachable peer offers the skill {skill!r}; known skills: {known}")
-        matches = [Match(offer, 1.0, 1.0, "") for offer in found]
-        now = time.monotonic()
-        return rank(matches, label=label, health=self._health, now=now, skill=skill).candidates
+        why = f"skill {skill!r} was asked for"
+        return rank_named(found, why, self._wanted(demand), self._knowledge(), time.monotonic()).candidates
+
+    def served(self, demand: Demand, candidate: Candidate) -> None:
+        self._conversations.served(demand, candidate, time.monotonic())
+
+    def _wanted(self, demand: Demand) -> Demand:
+        """Under the owner's policy too, and with whoever answered the conversation before."""
+        sticky = self._conversations.former(demand, time.monotonic())
+        return replace(demand.within(self._policy), sticky=sticky)
+
+    def _knowledge(self, vector: Vector | None = None) -> Knowledge:
+        return Knowledge(self._health, self._speeds)
 
     # --- who offers what ----------------------------------------------------------------------------
     def _offers(self) -> list[Offer]:
         """Every skill that may be given a task now: our own, and those of peers that are alive."""
         own = self._node.provider
-        load = (own.running, own.queued)
+        now = time.monotonic()
+        load = (own.running, own.queued, 0.0)
         found = [
             self._offer(self._node.peer_id, self._node.config.name, skill, own.models, load)
             for skill in own.skills
         ]
         for record, advert in self._announced():
             if record.beacon is None or record.beacon.admission == "accepting":
-                load = _load(record.beacon)
+                # Every answer to a probe brings the load along.
+                load = (*_load(record.beacon), now - record.heard_at)
                 found += [
                     self._offer(record.peer, advert.name, skill, advert.models, load)
                     for skill in advert.skills
@@ -240,7 +261,7 @@ class Front:
         return found
 
     def _offer(
-        self, peer: PeerId, name: str, skill: Skill, models: Sequence[ModelInfo], load: tuple[int, int]
+        self, peer: PeerId, name: str, skill: Skill, models: Sequence[ModelInfo], load: tuple[int, int, float]
     ) -> Offer:
         return Offer(
             peer=peer,
@@ -250,6 +271,7 @@ class Front:
             model=next((model for model in models if model.alias == skill.model), None),
             running=load[0],
             queued=load[1],
+            load_age_seconds=load[2],
         )
 
     def _announced(self) -> Iterator[tuple[PeerRecord, Advert]]:
@@ -356,12 +378,12 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
         from monai_node.mesh.gateway.app import create_app
 
         recipes = RecipeFile(node.state.recipes_file) if options.has_recipes else None
+        labellers = Labellers(small=embedder.label if embedder.has_labeller else None)
         file = node.state.node(node.config.name).store_file
         async with (
             open_ledger(file, embedder.fingerprint, time.time) as ledger,
             task_scope() as scope,
         ):
-            labellers = Labellers(small=embedder.label if embedder.has_labeller else None)
             front = Front(node, embedder, recipes, labellers, ledger)
             async with _listen(create_app(front), options) as address:
                 scope.start(front.keep_indexed(), name="skill index")

@@ -36,6 +36,13 @@ Words = Annotated[str, Field(max_length=2000)]
 # Shown to people in lists, events and headers: what a peer calls itself cannot break the line.
 Name = Annotated[str, Field(max_length=128), AfterValidator(one_line)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+# Claims above these are noise: no machine reads or writes a million tokens a second for one task.
+PRICE_MAX = 1e6
+_RATE_MAX = 1e6
+_SECONDS_MAX = 86_400.0
+Rate = Annotated[float, Field(gt=0, le=_RATE_MAX)]
+Seconds = Annotated[float, Field(ge=0, le=_SECONDS_MAX)]
+Price = Annotated[float, Field(ge=0, le=PRICE_MAX)]
 
 # Domain tags: a signature over one kind of record is worth nothing for the other.
 _ADVERT_DOMAIN = b"monai/advert/1\0"
@@ -44,6 +51,27 @@ _BEACON_DOMAIN = b"monai/beacon/1\0"
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+
+class Pace(_Record):
+    """What each of so many tasks at once is written at, in tokens a second."""
+
+    streams: Annotated[int, Field(ge=1, le=1024)]
+    tokens_per_second: Rate
+
+
+class Speed(_Record):
+    """How quick a node says that a model of its is; `age_seconds` is how old that was when it was said.
+
+    Batching on a processor gives what the processor and the quantisation allow, so the pace is told for
+    several numbers of tasks at once. `load_seconds` are what the first task waits when not `is_resident`.
+    """
+
+    prefill_tokens_per_second: Rate | None = None
+    decode: list[Pace] = Field(default_factory=list[Pace], max_length=8)
+    load_seconds: Seconds = 0.0
+    is_resident: bool = True
+    age_seconds: Seconds = 0.0
 
 
 class ModelInfo(_Record):
@@ -63,6 +91,7 @@ class ModelInfo(_Record):
     languages: list[Name] = Field(default_factory=list[str], max_length=64)
     template_digest: Name = ""
     features: list[Name] = Field(default_factory=list[str], max_length=32)  # e.g. "tools"
+    speed: Speed | None = None
 
 
 class Skill(_Record):
@@ -70,7 +99,8 @@ class Skill(_Record):
 
     `model` is the alias that serves it; empty for an agent. `is_general` marks a chat skill that may
     answer whatever no narrower skill claims. `slots` is how many tasks are done at once there; 0 when
-    the node does not say.
+    the node does not say. `price`, in the mesh's own unit, is for 1,000 tokens of a model's result, or for
+    one task of an agent; 0 is free.
     """
 
     id: Id
@@ -84,6 +114,7 @@ class Skill(_Record):
     is_general: bool = False
     is_idempotent: bool = True
     slots: Count = 0
+    price: Price = 0.0
 
 
 class Advert(_Record):

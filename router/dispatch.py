@@ -159,6 +159,7 @@ class Dispatcher:
         while True:
             self._seconds_left(task)
             attempt = task.begin(candidate, self._clock())
+            self._health.asked(candidate.peer, candidate.skill, self._clock())
             yield Dispatched(attempt.name, candidate, attempt.number)
             stream = TaskStream(self._transport, candidate.peer, self._watch, task.attempt_deadline)
             try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
-from monai_node.router.calibration import fused
+from monai_node.router.calibration import chance_of_none, shares, strengths
 from monai_node.router.compare import Comparison, Likeness
 from monai_node.router.embed import Embedder, Vector, Vectors
 from monai_node.router.match import Match as SkillMatch
@@ -42,25 +42,6 @@ _OFFERS_OF_TIME = 100
 
 _Offers = Mapping[SkillTexts, Sequence[Offer]]
 _May = Callable[[Offer], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A skill's match at one of its offers, for who ranks offers one by one."""
-
-    offer: Offer
-    score: float
-    dense: float
-    best_example: str
-
-
-def flat(matches: Matches) -> list[Match]:
-    """Each offer by itself, best first."""
-    return [
-        Match(offer, match.fit, match.dense, match.best_example)
-        for match in matches.best
-        for offer in match.offers
-    ]
 
 
 def everyone(_: Offer) -> bool:
@@ -181,21 +162,27 @@ def _admitted(offers: _Offers) -> list[SkillTexts]:
 
 def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -> Matches:
     comparison = listing.comparison
-    scores = fused(likeness)
-    order = np.argsort(-scores, kind="stable")
+    strength = strengths(likeness)
+    order = np.argsort(-strength, kind="stable")
     narrow = _likeliest(listing, order[~comparison.is_general[order]].tolist(), may)
     general = _offered(listing, order[comparison.is_general[order]].tolist(), may)
+    none = 1.0
+    if narrow:
+        none = chance_of_none(likeness, next(iter(narrow)), int((~comparison.is_general).sum()))
+    # A general skill has a share like any other; who claims nothing in particular gets what is left.
+    rivals = [*narrow, *list(general)[:1]]
+    share = shares(strength[rivals], comparison.descriptions(rivals))
+    fit_of = {place: float((1 - none) * share[at]) for at, place in enumerate(narrow)}
     found = [
         SkillMatch(
             offers=tuple(offers),
-            fit=float(scores[place]),
+            fit=fit_of.get(place, none),
             dense=float(likeness.nearest[place]),
             sparse=float(likeness.sparse[place]),
             best_example=comparison.nearest_example(place, likeness),
         )
         for place, offers in (narrow | general).items()
     ]
-    none = 1.0 - max((float(scores[place]) for place in narrow), default=0.0)
     return Matches(tuple(sorted(found, key=lambda match: -match.fit)), none, vector)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from monai_node.registry.advert import ModelInfo, Skill
 from monai_node.registry.ids import PeerId
-from monai_node.router.policy import PeerLabel
+
+PeerLabel = Literal["self", "trusted", "open"]
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One skill at one peer, with the load that its last beacon told. `model` is None for an agent."""
+    """One skill at one peer, with the load that its last beacon told, so many seconds ago. `model` is None
+    for an agent."""
 
     peer: PeerId
     peer_name: str
@@ -20,6 +23,7 @@ class Offer:
     model: ModelInfo | None = None
     running: int = 0
     queued: int = 0
+    load_age_seconds: float = 0.0
 
     @property
     def load(self) -> int:

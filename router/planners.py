@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
 from monai_node.router import reasons
+from monai_node.router.candidate import Candidate, Standing, candidate_of
 from monai_node.router.health import Health
 from monai_node.router.offer import Offer
 from monai_node.router.policy import may_see
-from monai_node.router.rank import Candidate
 
 # Models of 3 to 4 thousand million parameters are the first whose plans beat planning without a model:
 # TaskBench's multimedia set, edge F1 27.6 at 3B and 46.4 at 4B, against 36 without one.
@@ -85,16 +85,7 @@ def _key(offer: Offer) -> tuple[PeerId, str]:
 
 def _candidate(offer: Offer, mark: Mark | None, health: Health, now: float) -> Candidate:
     why = ("may plan", *reasons.size(offer), *_marked(mark), *reasons.circumstances(offer, health, now))
-    return Candidate(
-        peer=offer.peer,
-        peer_name=offer.peer_name,
-        skill=offer.skill.id,
-        model=offer.skill.model,
-        is_general=offer.skill.is_general,
-        score=mark.score if mark is not None else 0.0,
-        reasons=why,
-        is_idempotent=offer.skill.is_idempotent,
-    )
+    return candidate_of(offer, Standing(mark.score if mark is not None else 0.0, why))
 
 
 def _marked(mark: Mark | None) -> tuple[str, ...]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from monai_node.registry.wire import one_line
+from monai_node.router.choice import Option
 from monai_node.router.health import Health
-from monai_node.router.index import Match
+from monai_node.router.match import Match
 from monai_node.router.offer import Offer
 
 _EXAMPLE_CHARS = 60
+# Less says nothing to a person.
+_OUTCOMES_TOLD_MIN = 1.0
+_SECONDS_TOLD_MIN = 0.05
 
 
 def alikeness(match: Match) -> str:
@@ -16,12 +20,26 @@ def alikeness(match: Match) -> str:
     return f"example '{_shown(match.best_example)}' is {match.dense:.2f} alike"
 
 
+def evidence(option: Option) -> tuple[str, ...]:
+    """What was learnt of the offer, what it costs and how long it would take, as far as that is known."""
+    said: list[str] = []
+    if option.estimate.weight >= _OUTCOMES_TOLD_MIN:
+        known = option.estimate
+        said.append(f"does {known.chance:.2f} of such tasks well, after {known.weight:.0f} outcomes")
+    if option.cost:
+        said.append(f"costs about {option.cost:.3g}")
+    if option.delay.is_known:
+        queue = (
+            f", {option.delay.queue:.1f} s of it waiting" if option.delay.queue >= _SECONDS_TOLD_MIN else ""
+        )
+        said.append(f"done in about {option.delay.total:.1f} s{queue}")
+    return tuple(said)
+
+
 def circumstances(offer: Offer, health: Health, now: float) -> tuple[str, ...]:
     """Its load and what this node has seen of it."""
     standing = health.standing(offer.peer, offer.skill.id)
     said = [f"{offer.running} running, {offer.queued} queued"]
-    if standing.seconds is not None:
-        said.append(f"took about {standing.seconds:.1f} s lately")
     if health.cooling_seconds(offer.peer, offer.skill.id, now) > 0:
         times = "1 failure" if standing.failures == 1 else f"{standing.failures} failures"
         said.append(f"cooling down after {times}")

@@ -15,14 +15,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from monai_node.registry.ids import PeerId
-from monai_node.router.rank import Candidate
+from monai_node.router.candidate import Candidate
+from monai_node.router.delay import LOAD_MAX, slots_of
 
-# Of a peer that does not say how many tasks it does at once. As many as an agent does.
-SLOTS_DEFAULT = 4
-# Peers say how many slots they have and how many tasks: a claim above these counts as these. No engine of
-# ours batches more sequences, and behind so long a queue nobody waits for it to become longer.
-SLOTS_MAX = 64
-_LOAD_MAX = 256
 # A task that has run for longer than expected is expected to run for this share of its time again:
 # times are skewed to the right, and what is late tends to stay late.
 _LATE_SHARE = 0.3
@@ -252,8 +247,8 @@ def _seat_of(candidate: Candidate) -> SeatId:
 
 
 def _slots(candidate: Candidate) -> int:
-    return min(candidate.slots or SLOTS_DEFAULT, SLOTS_MAX)
+    return slots_of(candidate.slots)
 
 
 def _load_of_others(candidate: Candidate, own: int) -> int:
-    return min(max(0, candidate.load - own), _LOAD_MAX)
+    return min(max(0, candidate.load - own), LOAD_MAX)

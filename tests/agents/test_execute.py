@@ -36,7 +36,6 @@ from monai_node.registry.wire import (
     TASK_PROTOCOL,
     TEXT_CHARS_MAX,
     ChatMessage,
-    Label,
     TaskAccepted,
     TaskCompleted,
     TaskDelta,
@@ -46,6 +45,7 @@ from monai_node.registry.wire import (
     encode,
 )
 from monai_node.registry.wire import TaskFailed as FailedFrame
+from monai_node.router.demand import Demand
 from monai_node.router.dispatch import Dispatcher
 from monai_node.router.health import Health
 from monai_node.router.rank import Candidate
@@ -111,17 +111,20 @@ class Everybody:
 
     peers: Sequence[Peer]
 
-    async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
-        return self.for_passthrough(label, needs_tools=False)
+    async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
+        return self.for_passthrough(demand)
 
-    def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
-        return self.for_passthrough(label, needs_tools=False)
+    def for_model(self, model: str, demand: Demand) -> Sequence[Candidate]:
+        return self.for_passthrough(demand)
 
-    def for_passthrough(self, label: Label, *, needs_tools: bool) -> Sequence[Candidate]:
+    def for_passthrough(self, demand: Demand) -> Sequence[Candidate]:
         return [peer.candidate for peer in self.peers]
 
-    def for_skill(self, skill: str, label: Label) -> Sequence[Candidate]:
-        return self.for_passthrough(label, needs_tools=False)
+    def for_skill(self, skill: str, demand: Demand) -> Sequence[Candidate]:
+        return self.for_passthrough(demand)
+
+    def served(self, demand: Demand, candidate: Candidate) -> None:
+        pass
 
 
 def saying(texts: Mapping[str, str | None]) -> Reply:

@@ -38,7 +38,6 @@ from monai_node.registry.transport import MemoryNetwork, Stream, open_memory_tra
 from monai_node.registry.wire import (
     TASK_PROTOCOL,
     ChatMessage,
-    Label,
     Parameters,
     TaskAccepted,
     TaskCompleted,
@@ -48,6 +47,7 @@ from monai_node.registry.wire import (
     decode,
     encode,
 )
+from monai_node.router.demand import Demand
 from monai_node.router.dispatch import Accepted, Dispatched, Dispatcher, DispatchEvent, Done, Lost, Text
 from monai_node.router.health import Health
 from monai_node.router.rank import Candidate
@@ -70,24 +70,28 @@ class ScriptedRoutes:
 
     candidates: Sequence[Candidate] = (peer("ada"),)
     asked: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
+    done: list[tuple[Demand, Candidate]] = field(default_factory=list[tuple[Demand, Candidate]])
 
-    async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
-        self.asked.append(("text", text, label))
+    async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
+        self.asked.append(("text", text, demand.label))
         return self.candidates
 
-    def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
-        self.asked.append(("model", model, label))
+    def for_model(self, model: str, demand: Demand) -> Sequence[Candidate]:
+        self.asked.append(("model", model, demand.label))
         if model != "small":
             raise NotFound(f"no peer serves {model!r}", code="model_not_found", param="model")
         return self.candidates
 
-    def for_passthrough(self, label: Label, *, needs_tools: bool) -> Sequence[Candidate]:
-        self.asked.append(("passthrough", needs_tools, label))
+    def for_passthrough(self, demand: Demand) -> Sequence[Candidate]:
+        self.asked.append(("passthrough", demand.needs_tools, demand.label))
         return self.candidates
 
-    def for_skill(self, skill: str, label: Label) -> Sequence[Candidate]:
-        self.asked.append(("skill", skill, label))
+    def for_skill(self, skill: str, demand: Demand) -> Sequence[Candidate]:
+        self.asked.append(("skill", skill, demand.label))
         return self.candidates
+
+    def served(self, demand: Demand, candidate: Candidate) -> None:
+        self.done.append((demand, candidate))
 
 
 @dataclass
@@ -375,8 +379,8 @@ def test_a_diamond_hands_results_on_in_the_order_that_the_plan_names_them() -> N
 
 def test_a_task_that_must_wait_is_looked_up_after_one_was_sent_and_a_single_one_only_once() -> None:
     class Remote(ScriptedRoutes):
-        async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
-            found = await super().for_text(text, label)
+        async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
+            found = await super().for_text(text, demand)
             for _ in range(3):  # the index, the cache, the embedder
                 await asyncio.sleep(0)
             return found

@@ -20,6 +20,8 @@ from monai_node.registry.advert import ModelInfo
 from monai_node.registry.ids import PeerId
 from monai_node.registry.transport import MemoryNetwork, open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, Label, TaskCompleted, TaskDelta, TaskRequest
+from monai_node.router.choice import Knowledge
+from monai_node.router.demand import Demand, of_label
 from monai_node.router.dispatch import Dispatcher
 from monai_node.router.health import Health
 from monai_node.router.offer import Offer
@@ -71,19 +73,22 @@ class Mesh:
             for skill in provider.skills
         ]
         now = time.monotonic()
-        return rank_general(offers, False, label="trusted", health=self.health, now=now).candidates
+        return rank_general(offers, of_label("trusted"), Knowledge(self.health), now).candidates
 
-    async def for_text(self, text: str, label: Label) -> Sequence[Candidate]:
+    async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
         return self.candidates()
 
-    def for_model(self, model: str, label: Label) -> Sequence[Candidate]:
+    def for_model(self, model: str, demand: Demand) -> Sequence[Candidate]:
         return self.candidates()
 
-    def for_passthrough(self, label: Label, *, needs_tools: bool) -> Sequence[Candidate]:
+    def for_passthrough(self, demand: Demand) -> Sequence[Candidate]:
         return self.candidates()
 
-    def for_skill(self, skill: str, label: Label) -> Sequence[Candidate]:
+    def for_skill(self, skill: str, demand: Demand) -> Sequence[Candidate]:
         return self.candidates()
+
+    def served(self, demand: Demand, candidate: Candidate) -> None:
+        pass
 
 
 @asynccontextmanager

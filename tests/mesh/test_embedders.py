@@ -32,7 +32,7 @@ from monai_node.router.choice import Knowledge
 from monai_node.router.demand import of_label
 from monai_node.router.embed import CachedEmbedder, Vectors
 from monai_node.router.health import Health
-from monai_node.router.index import SkillIndex, flat
+from monai_node.router.index import SkillIndex
 from monai_node.router.offer import Offer
 from monai_node.router.rank import rank
 

@@ -32,6 +32,7 @@ from monai_node.registry.ids import new_run_id
 from monai_node.registry.secret import new_mesh
 from monai_node.registry.transport import open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, ChatMessage
+from monai_node.router.demand import of_label
 from monai_node.router.embed import Vectors
 
 DICE = Skill(id="dice", name="dice", description="Rolls dice", examples=["Roll 3d6"])
@@ -135,12 +136,12 @@ def test_skills_that_take_long_to_index_hold_no_request_up(tmp_path: Path) -> No
     async def main() -> None:
         async with asyncio.timeout(20), opened_node(tmp_path, [chat, dice]) as node:
             front = Front(node, StuckEmbedder())
-            assert (await front.for_text("Roll 3d6", "trusted"))[0].skill == "dice"
+            assert (await front.for_text("Roll 3d6", of_label("trusted")))[0].skill == "dice"
             fish = ScriptedEngine("7", alias="f", skills=[slow])
             late = replace(node, provider=Provider([chat, dice, fish], lambda _p, _l: True, lambda: None))
             front._node = late  # pyright: ignore[reportPrivateUsage]  # it announces more from here on
             started = time.monotonic()
-            assert (await front.for_text("Roll 3d6", "trusted"))[0].skill == "dice"
+            assert (await front.for_text("Roll 3d6", of_label("trusted")))[0].skill == "dice"
             assert time.monotonic() - started < 5.0
 
     asyncio.run(main())
@@ -234,10 +235,10 @@ def test_a_plan_that_cannot_be_kept_is_logged_without_its_words(
 
 def test_a_fixed_skill_is_obeyed_and_an_unknown_one_named(tmp_path: Path) -> None:
     async def check(front: Front) -> None:
-        candidates = front.for_skill("dice", "trusted")
+        candidates = front.for_skill("dice", of_label("trusted"))
         assert [candidate.skill for candidate in candidates] == ["dice"]
         with pytest.raises(NotFound, match=r"no reachable peer offers the skill 'juggling'.*chat, dice"):
-            front.for_skill("juggling", "trusted")
+            front.for_skill("juggling", of_label("trusted"))
 
     with_front(tmp_path, LetterEmbedder(), check)
 

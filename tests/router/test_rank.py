@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 
 from monai_node.registry.advert import ModelInfo, Skill
-from monai_node.registry.errors import NotFound, PeerLost, Unsupported
+from monai_node.registry.errors import NoProvider, NotFound, PeerLost, Unsupported
 from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
+from monai_node.router.candidate import Ranking
+from monai_node.router.choice import Knowledge
+from monai_node.router.demand import of_label
 from monai_node.router.health import Health
-from monai_node.router.index import Match
-from monai_node.router.offer import Offer
-from monai_node.router.policy import PeerLabel
-from monai_node.router.rank import CANDIDATES_MAX, Ranking, rank, rank_general, rank_models
+from monai_node.router.match import Match, Matches
+from monai_node.router.named import rank_models
+from monai_node.router.offer import Offer, PeerLabel
+from monai_node.router.rank import CANDIDATES_MAX, rank, rank_general, rank_named
 
 
 def chat(
@@ -36,12 +39,16 @@ def sums(peer: str, *, label: PeerLabel = "trusted", running: int = 0, queued: i
     return Offer(PeerId(peer), f"{peer}'s node", label, card, None, running, queued)
 
 
-def match(offer: Offer, score: float) -> Match:
-    return Match(offer, score, score, "What is 12 * 9?")
+def match(offer: Offer, fit: float) -> Match:
+    return Match((offer,), fit, fit, fit, "What is 12 * 9?")
+
+
+def replicas(fit: float, *offers: Offer) -> Match:
+    return replace(match(offers[0], fit), offers=offers)
 
 
 def ranked(*matches: Match, label: Label = "trusted", health: Health | None = None) -> Ranking:
-    return rank(matches, label=label, health=health or Health(), now=0.0)
+    return rank(Matches(matches, 0.1), of_label(label), Knowledge(health or Health()), 0.0)
 
 
 def peers(ranking: Ranking) -> list[str]:
@@ -54,22 +61,26 @@ def test_a_narrow_skill_that_matches_stands_before_a_general_one() -> None:
     best = ranking.candidates[0]
     assert (best.skill, best.model, best.is_general, best.is_idempotent) == ("sums", "", False, False)
     assert best.reasons == (
+        "fits 0.71",
         "example 'What is 12 * 9?' is 0.71 alike",
-        "general skills match 0.30",
         "0 running, 0 queued",
     )
     assert "135M parameters" in ranking.candidates[1].reasons
 
 
-@pytest.mark.parametrize(("narrow", "general"), [(0.29, 0.1), (0.6, 0.59), (0.5, 0.7)])
-def test_a_narrow_skill_that_matches_too_little_is_passed_over_with_the_reason(
-    narrow: float, general: float
-) -> None:
-    ranking = ranked(match(chat("c"), general), match(sums("a"), narrow))
+def test_a_narrow_skill_that_fits_too_little_is_passed_over_with_the_reason() -> None:
+    ranking = ranked(match(chat("c"), 0.1), match(sums("a"), 0.29))
     assert peers(ranking) == ["c"]
+    assert (ranking.decision, ranking.none) == ("fallback", 0.1)
     ((offer, reason),) = ranking.filtered
     assert offer.peer == "a"
-    assert f"{narrow:.2f} alike" in reason
+    assert reason == "fits 0.29, 0.30 is needed"
+
+
+def test_where_no_skill_fits_and_no_general_one_is_there_the_nearest_is_named() -> None:
+    with pytest.raises(NoProvider, match="no general model can be reached; the nearest is 'sums'"):
+        ranked(match(sums("a"), 0.29))
+    assert ranked().decision == "none"
 
 
 @pytest.mark.parametrize(
@@ -82,24 +93,17 @@ def test_only_peers_that_may_see_the_request_are_candidates(label: Label, expect
     assert len(ranking.filtered) == 3 - len(expected)
 
 
-def test_an_open_peer_cannot_raise_the_bar_for_those_that_may_be_asked() -> None:
-    ranking = ranked(match(chat("o", label="open"), 0.9), match(sums("a"), 0.5), match(chat("c"), 0.1))
-    assert peers(ranking) == ["a", "c"]
-
-
-def test_replicas_are_ordered_by_load_then_by_seconds() -> None:
+def test_replicas_are_ordered_by_when_they_would_be_done() -> None:
     health = Health()
-    health.succeeded(PeerId("slow"), "sums", 9.0)
-    health.succeeded(PeerId("quick"), "sums", 1.0)
+    for peer, seconds in (("slow", 9.0), ("quick", 1.0), ("busy", 1.0)):
+        health.succeeded(PeerId(peer), "sums", seconds)
     ranking = ranked(
-        match(sums("busy", queued=2), 0.7),
-        match(sums("slow"), 0.7),
-        match(sums("quick"), 0.7),
-        health=health,
+        replicas(0.7, sums("busy", running=4, queued=2), sums("slow"), sums("quick")), health=health
     )
-    assert peers(ranking) == ["quick", "slow", "busy"]
-    assert "took about 1.0 s lately" in ranking.candidates[0].reasons
-    assert "0 running, 2 queued" in ranking.candidates[2].reasons
+    assert peers(ranking) == ["quick", "busy", "slow"]
+    assert len({candidate.tier for candidate in ranking.candidates}) == 1
+    assert "done in about 1.0 s" in ranking.candidates[0].reasons
+    assert "4 running, 2 queued" in ranking.candidates[1].reasons
 
 
 def test_what_cools_down_comes_last_unless_everything_does() -> None:
@@ -122,8 +126,8 @@ def test_general_skills_are_ordered_by_size_then_load() -> None:
 
 
 def test_a_general_fallback_is_kept_however_many_replicas_there_are() -> None:
-    many = [match(sums(f"a{number}"), 0.9) for number in range(CANDIDATES_MAX + 3)]
-    ranking = ranked(*many, match(chat("c"), 0.1), match(chat("d", "big", 10**9), 0.1))
+    many = [sums(f"a{number}") for number in range(CANDIDATES_MAX + 3)]
+    ranking = ranked(replicas(0.9, *many), match(chat("c"), 0.1), match(chat("d", "big", 10**9), 0.1))
     assert len(ranking.candidates) == CANDIDATES_MAX
     assert peers(ranking)[-1] == "d"
     assert len(ranking.filtered) == len(many) + 2 - CANDIDATES_MAX
@@ -141,27 +145,27 @@ def test_a_peer_that_calls_itself_by_anothers_id_is_not_taken_for_it() -> None:
     impostor = replace(chat("12D3KooWother!!"), peer_name=victim.peer)
     short_impostor = replace(impostor, peer_name=victim.peer[-8:])
     for asked in (victim.peer, victim.peer[-8:]):
-        ranking = rank_models(
-            [impostor, short_impostor, victim], "tiny", asked, label="trusted", health=Health(), now=0.0
-        )
+        offers = [impostor, short_impostor, victim]
+        ranking = rank_models(offers, "tiny", asked, of_label("trusted"), Knowledge(Health()), 0.0)
         assert peers(ranking) == [victim.peer]
 
 
-def test_a_fixed_skill_is_the_only_one_asked() -> None:
-    matches = [match(sums("a"), 0.0), match(chat("c"), 0.9)]
-    ranking = rank(matches, label="trusted", health=Health(), now=0.0, skill="sums")
+def test_who_was_named_is_asked_whatever_the_words_are_like() -> None:
+    why = "skill 'sums' was asked for"
+    ranking = rank_named([sums("a")], why, of_label("trusted"), Knowledge(Health()), 0.0)
     assert peers(ranking) == ["a"]
+    assert ranking.candidates[0].reasons[0] == why
 
 
 def test_an_announced_example_cannot_break_the_line_it_is_shown_in() -> None:
-    hostile = Match(sums("a"), 0.9, 0.9, "x\n\x1b[31m" + "y" * 500)
-    reason = ranked(hostile).candidates[0].reasons[0]
+    hostile = replace(match(sums("a"), 0.9), best_example="x\n\x1b[31m" + "y" * 500)
+    reason = ranked(hostile).candidates[0].reasons[1]
     assert reason.isprintable()
     assert len(reason) < 100
 
 
 def models(*offers: Offer, alias: str, peer: str | None = None, label: Label = "trusted") -> list[str]:
-    ranking = rank_models(offers, alias, peer, label=label, health=Health(), now=0.0)
+    ranking = rank_models(offers, alias, peer, of_label(label), Knowledge(Health()), 0.0)
     return [candidate.peer for candidate in ranking.candidates]
 
 
@@ -182,7 +186,7 @@ def test_an_alias_may_hold_an_at_sign() -> None:
 
 def test_a_model_with_several_skills_is_one_candidate_with_the_general_skill() -> None:
     offers = [chat("a", skill="code", is_general=False), chat("a")]
-    ranking = rank_models(offers, "tiny", label="trusted", health=Health(), now=0.0)
+    ranking = rank_models(offers, "tiny", None, of_label("trusted"), Knowledge(Health()), 0.0)
     assert [(each.peer, each.skill, each.model) for each in ranking.candidates] == [("a", "chat", "tiny")]
 
 
@@ -201,7 +205,8 @@ def test_a_model_that_only_others_may_serve_is_not_reached() -> None:
 
 
 def general(*offers: Offer, needs_tools: bool = False) -> list[str]:
-    ranking = rank_general(offers, needs_tools, label="trusted", health=Health(), now=0.0)
+    demand = replace(of_label("trusted"), needs_tools=needs_tools)
+    ranking = rank_general(offers, demand, Knowledge(Health()), 0.0)
     return [candidate.peer for candidate in ranking.candidates]
 
 

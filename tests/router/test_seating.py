@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from monai_node.registry.ids import PeerId
+from monai_node.router.delay import SLOTS_DEFAULT, SLOTS_MAX
 from monai_node.router.rank import Candidate
-from monai_node.router.seating import SLOTS_DEFAULT, SLOTS_MAX, Need, Seated, Seating, seconds_for
+from monai_node.router.seating import Need, Seated, Seating, seconds_for
 
 
 def peer(

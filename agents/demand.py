@@ -1,0 +1,63 @@
+"""What a task of a plan asks of whoever is to do it, for the router. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from monai_node.agents.graph import Task
+from monai_node.agents.plan import Plan
+from monai_node.agents.request import RunRequest
+from monai_node.agents.task_request import share_of
+from monai_node.registry.wire import ChatMessage, Label
+from monai_node.router.demand import CHARS_PER_TOKEN, RESULT_CHARS, Conversation, Demand
+from monai_node.router.policy import Policy, names_of
+
+
+def demand_of(
+    task: Task, plan: Plan, request: RunRequest, label: Label, *, has_contract: bool = False
+) -> Demand:
+    """The results that a task needs count as results of usual length: it is asked for before they are
+    there. The budget of a request is shared equally by its tasks."""
+    parameters, count = request.parameters, len(plan.graph.tasks)
+    limit = share_of(parameters, request.options.budget_tokens, count).max_tokens
+    expected = RESULT_CHARS if limit is None else min(RESULT_CHARS, int(limit * CHARS_PER_TOKEN))
+    return Demand(
+        policy_of(request, label, count),
+        prompt_chars=_prompt_chars(task, plan, request),
+        expected_chars=expected,
+        needs_tools=plan.is_passthrough and (bool(parameters.tools) or plan.reason == "tools"),
+        has_contract=has_contract,
+        conversation=conversation_of(request.messages) if plan.is_passthrough else None,
+    )
+
+
+def policy_of(request: RunRequest, label: Label, task_count: int = 1) -> Policy:
+    """Whom one of `task_count` tasks may be given, as far as the request says."""
+    options = request.options
+    return Policy(
+        label,
+        allowed=(names_of(options.allow),),
+        denied=(names_of(options.deny),),
+        cost_max=float("inf") if options.budget is None else options.budget / task_count,
+    )
+
+
+def conversation_of(messages: Sequence[ChatMessage]) -> Conversation:
+    """The names of a conversation: turns are told apart by who says what in which words."""
+    answered = max((at for at, turn in enumerate(messages) if turn.role == "assistant"), default=None)
+    named = hashlib.blake2b(digest_size=16)
+    before = ""
+    for at, turn in enumerate(messages):
+        if at == answered:
+            before = named.hexdigest()
+        content = turn.content.encode(errors="surrogatepass")
+        named.update(f"{turn.role} {len(content)} ".encode() + content)
+    return Conversation(before, named.hexdigest())
+
+
+def _prompt_chars(task: Task, plan: Plan, request: RunRequest) -> int:
+    if plan.is_passthrough:
+        return sum(len(turn.content) for turn in request.messages)
+    turns = [request.messages[at] for at in task.turns if at < len(request.messages)]
+    return len(task.text) + sum(len(turn.content) for turn in turns) + RESULT_CHARS * len(task.depends_on)

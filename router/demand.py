@@ -1,0 +1,164 @@
+"""What one task asks of whoever does it, and which offers cannot meet that. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from monai_node.registry.ids import PeerId
+from monai_node.registry.wire import Label
+from monai_node.router.offer import Offer
+from monai_node.router.policy import Policy, verdict
+
+# Of English text with the vocabularies of today's models (OpenAI's rule of thumb). Other languages have
+# fewer: what this says fits may still be refused by the model, which counts exactly.
+CHARS_PER_TOKEN = 4.0
+# Of a result of which nothing is known: 200 tokens, the middle of what chats are answered with.
+RESULT_CHARS = 800
+# Longer lists are no help to a person, and a mesh may have 10,000 offers.
+FILTERED_TOLD_MAX = 64
+_TEXT = frozenset({"text/plain"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """Who served this conversation before: the peer has `prefix_chars` of it read already, perhaps."""
+
+    peer: PeerId
+    model: str
+    prefix_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Hashes that name a conversation: `whole` as it stands, `before` as it stood when it was last
+    answered, "" when it never was."""
+
+    before: str
+    whole: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One task, as far as the choice of a peer goes by it; nothing of its text.
+
+    `takes` are the media types that it brings along and `makes` those of which its result must be one.
+    `language` is a tag such as "de" ("" where nobody knows). `slack_seconds` cost nothing: the run does
+    not wait for this task before. `has_contract` says that its result is checked in code, so that a
+    wrong one costs time and not the answer. `conversation` is that of a task which is a whole
+    conversation passed on, and `sticky` who answered it last.
+    """
+
+    policy: Policy
+    takes: frozenset[str] = _TEXT
+    makes: frozenset[str] = _TEXT
+    language: str = ""
+    prompt_chars: int = 0
+    expected_chars: int = RESULT_CHARS
+    needs_tools: bool = False
+    slack_seconds: float = 0.0
+    has_contract: bool = False
+    conversation: Conversation | None = None
+    sticky: Sticky | None = None
+
+    @property
+    def label(self) -> Label:
+        return self.policy.label
+
+    def within(self, owner: Policy) -> Demand:
+        """The same, under the owner's policy too."""
+        return replace(self, policy=self.policy.within(owner))
+
+
+def of_label(label: Label) -> Demand:
+    """A short text in words, of which nothing but its label is known."""
+    return Demand(Policy(label))
+
+
+def eligible(offer: Offer, demand: Demand) -> str:
+    """Why an offer cannot be given this task, with numbers; "" when it can."""
+    return (
+        verdict(offer, demand.policy)
+        or _unfit_types(offer, demand)
+        or _unfit_model(offer, demand)
+        or _too_dear(offer, demand)
+    )
+
+
+def can_call_tools(offer: Offer) -> bool:
+    return offer.model is not None and "tools" in offer.model.features
+
+
+def cost_of(offer: Offer, expected_chars: int) -> float:
+    """What the task is expected to cost there, in the mesh's own unit."""
+    price = offer.skill.price
+    return price * tokens(expected_chars) / 1000 if offer.skill.model else price
+
+
+def tokens(chars: int) -> float:
+    return max(0, chars) / CHARS_PER_TOKEN
+
+
+@dataclass(slots=True)
+class Sieve:
+    """Lets offers through that can be given a task; remembers some of the others, with the reason."""
+
+    demand: Demand
+    filtered: list[tuple[Offer, str]] = field(default_factory=list[tuple[Offer, str]])
+
+    def __call__(self, offer: Offer) -> bool:
+        reason = eligible(offer, self.demand)
+        if reason:
+            self.note(offer, reason)
+        return not reason
+
+    def note(self, offer: Offer, reason: str) -> None:
+        if len(self.filtered) < FILTERED_TOLD_MAX:
+            self.filtered.append((offer, reason))
+
+
+def _unfit_types(offer: Offer, demand: Demand) -> str:
+    # Compared only where somebody says more than text: nearly every offer and task is text to text.
+    takes, makes = offer.skill.input_modes, offer.skill.output_modes
+    if demand.takes != _TEXT and (missing := [it for it in sorted(demand.takes) if not _is_among(it, takes)]):
+        return f"takes {', '.join(takes) or 'nothing'}, not {missing[0]}"
+    if demand.makes != _TEXT and not any(_is_among(it, makes) for it in demand.makes):
+        return f"makes {', '.join(makes) or 'nothing'}, not {' or '.join(sorted(demand.makes))}"
+    return ""
+
+
+def _is_among(kind: str, announced: Iterable[str]) -> bool:
+    family = f"{kind.partition('/')[0]}/*"
+    return any(it in (kind, family, "*/*") for it in announced)
+
+
+def _unfit_model(offer: Offer, demand: Demand) -> str:
+    model = offer.model
+    if demand.needs_tools and not can_call_tools(offer):
+        return "cannot call tools"
+    if model is None:
+        return ""
+    if demand.language and model.languages and not _speaks(demand.language, model.languages):
+        return f"speaks {', '.join(model.languages[:5])}, not {demand.language}"
+    needed = tokens(demand.prompt_chars) + tokens(demand.expected_chars)
+    if 0 < model.n_ctx < needed:
+        return f"reads {model.n_ctx} tokens at most, about {needed:.0f} are needed"
+    return ""
+
+
+def _speaks(language: str, announced: Iterable[str]) -> bool:
+    """By the first part of the tags: a model of "pt" is one for "pt-BR"."""
+    return _primary(language) in map(_primary, announced)
+
+
+def _primary(tag: str) -> str:
+    return tag.lower().replace("_", "-").partition("-")[0]
+
+
+def _too_dear(offer: Offer, demand: Demand) -> str:
+    if not offer.skill.price:
+        return ""
+    cost = cost_of(offer, demand.expected_chars)
+    if cost <= demand.policy.cost_max:
+        return ""
+    return f"would cost about {cost:.3g}, {demand.policy.cost_max:.3g} is the most"
