@@ -86,6 +86,22 @@ def build_parser() -> argparse.ArgumentParser:
         help="what compares texts; gguf does without torch (default: with torch where it is installed)",
     )
 
+    front.add_argument(
+        "--allow",
+        action="append",
+        metavar="NAME",
+        help="give tasks to nobody else: peer:ID, model:ALIAS or skill:ID, repeatable",
+    )
+    front.add_argument(
+        "--deny",
+        action="append",
+        metavar="NAME",
+        help="never give tasks to this peer:ID, model:ALIAS or skill:ID, repeatable",
+    )
+    front.add_argument(
+        "--max-price", type=float, metavar="UNITS", help="the most that one task may be expected to cost"
+    )
+
     up = commands.add_parser(
         "up", parents=[node, front], help="a gateway and a provider with the bundled model and agents"
     )
@@ -111,6 +127,13 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--n-threads", type=int, dest="n_threads", help="threads of the model")
     serve.add_argument(
         "--may-plan", action="store_true", help="offer the model for planning the requests of others"
+    )
+    serve.add_argument(
+        "--price",
+        type=float,
+        default=0.0,
+        metavar="UNITS",
+        help="of 1,000 tokens of a model's results, or of one task of an agent (default: free)",
     )
     serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
