@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monai_node.router.embed import Vector, Vectors
 from monai_node.router.sparse import Counted, Spelling
@@ -20,6 +21,7 @@ class Likeness:
     nearest: Vector  # to the nearest of all its texts
     centre: Vector  # to the mean direction of all its texts
     sparse: Vector  # of their words, 0 to 1
+    has_examples: NDArray[np.bool_]
     of_texts: Vector  # to each text, those of one skill after those of another
 
 
@@ -47,6 +49,7 @@ class Comparison:
         self._rows = np.array([self.row_of[text] for skill in skills for text in skill.texts], np.intp)
         counts = np.array([len(skill.texts) for skill in skills], np.intp)
         self._starts = np.cumsum(counts) - counts
+        self._has_examples = counts > 1
         self._lengths = self._lengths_of_sums()
         self._spelling = Spelling(words)
 
@@ -77,6 +80,7 @@ class Comparison:
             nearest=np.maximum.reduceat(cosines, self._starts),
             centre=(np.add.reduceat(cosines, self._starts) / self._lengths).astype(np.float32),
             sparse=self._spelling.compare(words),
+            has_examples=self._has_examples,
             of_texts=cosines,
         )
 
