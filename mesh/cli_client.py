@@ -1,5 +1,5 @@
-"""The commands that talk to a running gateway over HTTP: `ask`, `plan`, `route`, `peers`; and what needs
-none: `recipes`, `reset`."""
+"""The commands that talk to a running gateway over HTTP: `ask`, `plan`, `route`, `feedback`, `peers`; and
+what needs none: `recipes`, `reset`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def run_client(options: argparse.Namespace) -> int:
             return _route(options)
         case "peers":
             return _peers(options)
+        case "feedback":
+            return _feedback(options)
         case "recipes":
             return run_recipes(options)
         case _:
@@ -133,7 +135,7 @@ class _Following:
                     pass
 
     def end(self) -> None:
-        """Say who made the answer."""
+        """Say who made the answer, and which run it was: by that it can be rated."""
         if self._is_quiet:
             told = {"answer": self.answer, **self._mesh, "usage": self._usage}
             print(json.dumps(told, ensure_ascii=False))
@@ -141,8 +143,9 @@ class _Following:
         print()
         with understood():
             makers = [_credit(part) for part in self._mesh.get("parts", [])]
-        for maker in makers:
-            print(f"  {maker}", file=sys.stderr)
+        run = self._mesh.get("run")
+        for line in [*makers, one_line(run)] if run else makers:
+            print(f"  {line}", file=sys.stderr)
 
     def _add(self, text: str) -> None:
         self.answer += text
@@ -181,7 +184,7 @@ class Conversation:
             raise SetupError(f"{self._path} cannot be written ({error.strerror})") from None
 
 
-# --- plan, route, peers -----------------------------------------------------------------------------
+# --- plan, route, feedback, peers ---------------------------------------------------------------------------
 def _plan(options: argparse.Namespace) -> int:
     mesh = {"privacy": options.privacy} if options.privacy else {}
     body: dict[str, Any] = {"messages": [{"role": "user", "content": _text(options)}], "mesh": mesh}
@@ -213,6 +216,18 @@ def _route_lines(candidate: dict[str, Any]) -> Iterator[str]:
     yield f"{mark} {candidate['score']:.2f}  {one_line(candidate['skill']):24} {who(candidate)}"
     for reason in candidate["reasons"]:
         yield f"          {one_line(reason)}"
+
+
+def _feedback(options: argparse.Namespace) -> int:
+    body = {"run": options.run, "rating": options.rating, **({"task": options.task} if options.task else {})}
+    found = request("POST", f"{gateway_url(options)}/v1/feedback", json=body)
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return 0
+    with understood():
+        tasks = one_line(", ".join(found["tasks"]))
+    print(f"noted for {tasks}" if tasks else "not counted: its peers were rated often enough lately")
+    return 0
 
 
 def _peers(options: argparse.Namespace) -> int:

@@ -196,6 +196,8 @@ def config_of(*arguments: str) -> NodeConfig:
         ["recipes", "forget"],
         ["recipes", "clear", "all"],
         ["recipes", "burn"],
+        ["feedback", "run-1"],
+        ["feedback", "run-1", "sideways"],
         ["peers", "extra"],
         ["reset", "extra"],
     ],
@@ -215,7 +217,7 @@ def test_no_command_shows_the_help_and_exits_with_2(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "serve", "gateway", "ask", "plan", "route", "recipes", "peers", "reset"]
+    "command", ["up", "serve", "gateway", "ask", "plan", "route", "feedback", "recipes", "peers", "reset"]
 )
 def test_every_command_explains_itself(shell: Shell, command: str) -> None:
     outcome = shell(command, "--help")
@@ -545,7 +547,11 @@ def test_keep_alives_do_not_hold_a_command_beyond_its_deadline(
     assert said == "the gateway did not complete the answer within 0.5 s"
 
 
-@pytest.mark.parametrize("command", [["ask", "x"], ["plan", "x"], ["route", "x"], ["peers"]], ids=first_of)
+@pytest.mark.parametrize(
+    "command",
+    [["ask", "x"], ["plan", "x"], ["route", "x"], ["feedback", "r", "up"], ["peers"]],
+    ids=first_of,
+)
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
@@ -589,7 +595,7 @@ def test_a_plan_from_a_file_is_carried_out_for_the_request_that_it_was_made_for(
 ) -> None:
     gateway.streams(*RUN)
     outcome = shell("ask", "--plan", str(plan_file), "--max-tokens", "7", "--url", gateway.url)
-    assert outcome == Outcome(0, "Hello, world\n", "  tiny on alice (abcdefgh), 1.2 s: Say hi\n")
+    assert outcome == Outcome(0, "Hello, world\n", "  tiny on alice (abcdefgh), 1.2 s: Say hi\n  run-1\n")
     ((method, path, body),) = gateway.asked
     assert (method, path, body["stream"]) == ("POST", "/v1/runs", True)
     assert (body["graph"], body["shown"], body["max_tokens"]) == (GRAPH, ["t1"], 7)
@@ -777,7 +783,9 @@ def test_a_plan_in_which_a_task_stands_below_itself_is_shown_once(shell: Shell, 
     assert len(shell("plan", "x", "--url", gateway.url).out.splitlines()) == 4
 
 
-@pytest.mark.parametrize("command", [["plan", "x"], ["route", "x"], ["peers"]], ids=first_of)
+@pytest.mark.parametrize(
+    "command", [["plan", "x"], ["route", "x"], ["feedback", "r", "up"], ["peers"]], ids=first_of
+)
 @pytest.mark.parametrize("answer", ["{}", '{"tasks": [{}], "data": [{}]}', '{"tasks": [1], "data": 1}'])
 def test_an_object_of_something_else_is_no_answer_of_a_mesh(
     shell: Shell, gateway: FakeGateway, command: list[str], answer: str
@@ -789,6 +797,27 @@ def test_an_object_of_something_else_is_no_answer_of_a_mesh(
 def test_a_chunk_of_something_else_is_no_answer_of_a_mesh(shell: Shell, gateway: FakeGateway) -> None:
     gateway.streams({"choices": [1]}, "[DONE]")
     assert "is not an answer of a mesh" in shell.fails("ask", "greet", "--url", gateway.url)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        (["run-1", "up"], {"run": "run-1", "rating": "up"}),
+        (["chatcmpl-1", "down", "--task", "t2"], {"run": "chatcmpl-1", "rating": "down", "task": "t2"}),
+    ],
+)
+def test_feedback_reaches_the_gateway(
+    shell: Shell, gateway: FakeGateway, arguments: list[str], body: dict[str, str]
+) -> None:
+    gateway.answers({"object": "feedback", "run": "run-1", "rating": 1.0, "tasks": ["t1", "t2"]})
+    outcome = shell("feedback", *arguments, "--url", gateway.url)
+    assert outcome == Outcome(0, "noted for t1, t2\n", "")
+    assert gateway.asked == [("POST", "/v1/feedback", body)]
+
+
+def test_feedback_that_does_not_count_is_told(shell: Shell, gateway: FakeGateway) -> None:
+    gateway.answers({"object": "feedback", "run": "run-1", "rating": 1.0, "tasks": []})
+    assert shell("feedback", "run-1", "up", "--url", gateway.url).out.startswith("not counted")
 
 
 def test_a_route_is_shown_with_its_reasons(shell: Shell, gateway: FakeGateway) -> None:
