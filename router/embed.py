@@ -31,6 +31,11 @@ class Embedder(Protocol):
         ...
 
 
+def text_key(fingerprint: str, text: str) -> bytes:
+    """What stands for a text where vectors are kept: a hash, so that the text is not."""
+    return hashlib.sha256(f"{fingerprint}\0{text}".encode("utf-8", "surrogatepass")).digest()
+
+
 class CachedEmbedder:
     """An embedder that computes each text once while it is remembered, also when several ask at once.
 
@@ -56,7 +61,7 @@ class CachedEmbedder:
         which knows the number of dimensions."""
         if not texts:
             return await self._embedder.embed(texts)
-        keys = [self._key(text) for text in texts]
+        keys = [text_key(self.fingerprint, text) for text in texts]
         missing = dict(zip(keys, texts, strict=True))
         found: dict[bytes, Vector] = {}
         while True:
@@ -92,7 +97,3 @@ class CachedEmbedder:
         while len(self._vectors) > self._texts_max:
             self._vectors.popitem(last=False)
         return vectors
-
-    def _key(self, text: str) -> bytes:
-        named = f"{self._embedder.fingerprint}\0{text}".encode("utf-8", "surrogatepass")
-        return hashlib.sha256(named).digest()
