@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
+from monai_node.agents.contract import Contract, contract_of
 from monai_node.agents.demand import demand_of
 from monai_node.agents.fan_out import FanOut
 from monai_node.agents.graph import Task
@@ -67,6 +68,7 @@ class Execution:
         self._seats = Seats(means.clock, self._needs)
         self._is_under_way = asyncio.Event()  # a task was sent
         self._results: dict[str, str] = {}
+        self._contracts: dict[str, Contract | None] = {}
 
     async def carry_out(self) -> None:
         """Return when every task is done or has failed; DeadlineExceeded when time is over before."""
@@ -159,6 +161,11 @@ class Execution:
     def _demand(self, task: Task) -> Demand:
         return demand_of(task, self._plan, self._request, self._label)
 
+    def _contract(self, task: Task) -> Contract | None:
+        if task.id not in self._contracts:
+            self._contracts[task.id] = contract_of(task, self._request, self._plan)
+        return self._contracts[task.id]
+
     async def _send(self, way: _Way, candidates: Sequence[Candidate], tell: _Tell) -> Done:
         """Have it done as soon as a peer is free for it. Its seat is the caller's to leave."""
         order = await self._take_seat(way, candidates)
@@ -176,7 +183,8 @@ class Execution:
             item=way.item,
             item_count=way.item_count,
         )
-        async with aclosing(self._means.dispatcher.send(request, order, way.until)) as events:
+        sending = self._means.dispatcher.send(request, order, way.until, self._contract(way.task))
+        async with aclosing(sending) as events:
             async for event in events:
                 if isinstance(event, Done):
                     return event

@@ -15,6 +15,7 @@ from monai_node.registry.wire import TaskRequest
 from monai_node.router.candidate import Candidate
 from monai_node.router.demand import Demand
 from monai_node.router.dispatch import DispatchEvent
+from monai_node.router.verdict import Check
 
 
 class Routes(Protocol):
@@ -46,7 +47,11 @@ class Sender(Protocol):
     """`router.dispatch.Dispatcher`, as far as a run knows it."""
 
     def send(
-        self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+        self,
+        request: TaskRequest,
+        candidates: Sequence[Candidate],
+        deadline: float,
+        check: Check | None = None,
     ) -> AsyncGenerator[DispatchEvent]: ...
 
 

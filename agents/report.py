@@ -86,6 +86,7 @@ def made(task: Task, done: Done) -> Provenance:
         usage=completed.usage,
         finish_reason=completed.finish_reason,
         attempts=done.attempts,
+        verdict=done.verdict.why if done.verdict and done.verdict.kind == "failed" else "",
     )
 
 
@@ -149,6 +150,7 @@ def made_for_each(
             ),
             "finish_reason": "length" if any(part.finish_reason == "length" for part in parts) else "stop",
             "attempts": sum(part.attempts for part in parts),
+            "verdict": next((part.verdict for part in parts if part.verdict), ""),
             "items": list(made),
         }
     )

@@ -24,8 +24,6 @@ CONTRACT_RETRIES_MAX = 2
 
 # Nothing was done yet when these were said.
 _UNDONE = (PeerBusy, PeerRefused, Abstained)
-# No failure of the whole peer: what else it offers may do.
-_OF_ONE_SKILL = (Abstained, ContractBroken)
 # The same peer may do better a moment later. A failed engine is not asked the same again: a request
 # that crashes a model must not crash it until it is quarantined.
 _PASSING = (PeerBusy, PeerLost, PeerUnreachable)
@@ -34,10 +32,10 @@ _PASSING = (PeerBusy, PeerLost, PeerUnreachable)
 class Fallback:
     """Walks the candidates of one task, best first, at most ATTEMPTS_MAX times.
 
-    A peer that failed is passed over while others are left; one that abstained from one skill, or
-    did it badly, may still be asked for another. Once text was shown only a candidate that can continue
-    it is asked. That the request itself is at fault is believed when two peers say so: one that lies
-    would else end every run that reaches it.
+    A peer that failed is passed over while others are left; one that abstained from one skill may
+    still be asked for another. Once text was shown only a candidate that can continue it is asked. That
+    the request itself is at fault is believed when two peers say so: one that lies would else end
+    every run that reaches it.
     """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
@@ -92,7 +90,7 @@ class Fallback:
             return None
         if was_sent and not candidate.is_idempotent and not isinstance(error, _UNDONE):
             return None
-        if not isinstance(error, _OF_ONE_SKILL):
+        if not isinstance(error, Abstained):
             self._failed_peers.add(candidate.peer)
         left = [other for other in self._untried if self._can_continue(other)]
         if is_blame:  # by another peer, or the first one would confirm itself

@@ -51,6 +51,7 @@ from monai_node.router.demand import Demand
 from monai_node.router.dispatch import Accepted, Dispatched, Dispatcher, DispatchEvent, Done, Lost, Text
 from monai_node.router.health import Health
 from monai_node.router.rank import Candidate
+from monai_node.router.verdict import Check
 
 NOW = datetime(2024, 5, 17, tzinfo=UTC)
 FAR_SECONDS = 30.0  # a test that hangs fails after this long
@@ -106,7 +107,11 @@ class ScriptedSender:
     closed: list[str] = field(default_factory=list[str])
 
     async def send(
-        self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+        self,
+        request: TaskRequest,
+        candidates: Sequence[Candidate],
+        deadline: float,
+        check: Check | None = None,
     ) -> AsyncGenerator[DispatchEvent]:
         self.sent.append(request.task)
         self.requests[request.task] = request
@@ -304,7 +309,11 @@ def test_a_task_that_fails_fails_the_run_with_its_error_and_no_text_in_its_place
 def test_a_lost_peer_is_told_and_the_answer_goes_on() -> None:
     class Losing(ScriptedSender):
         async def send(
-            self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+            self,
+            request: TaskRequest,
+            candidates: Sequence[Candidate],
+            deadline: float,
+            check: Check | None = None,
         ) -> AsyncGenerator[DispatchEvent]:
             first, second = new_attempt_id(), new_attempt_id()
             yield Dispatched(first, peer("ada"), 1)
@@ -599,7 +608,11 @@ def test_a_defect_becomes_an_error_and_the_log_holds_nothing_a_user_wrote(
 def test_a_dispatch_without_a_result_is_an_error() -> None:
     class Silent(ScriptedSender):
         async def send(
-            self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+            self,
+            request: TaskRequest,
+            candidates: Sequence[Candidate],
+            deadline: float,
+            check: Check | None = None,
         ) -> AsyncGenerator[DispatchEvent]:
             yield Dispatched(new_attempt_id(), candidates[0], 1)
 

@@ -14,6 +14,7 @@ from monai_node.registry.ids import AttemptId, PeerId, RunId
 from monai_node.registry.wire import ChatMessage, TaskCompleted, TaskRequest
 from monai_node.router.dispatch import Dispatched, DispatchEvent, Done
 from monai_node.router.rank import Candidate
+from monai_node.router.verdict import Check
 
 PLAN = '{"tasks": [{"text": "Name a tree", "needs": []}, {"text": "write a poem about rivers", "needs": []}]}'
 
@@ -51,7 +52,11 @@ class Sender:
         self.was_closed = False
 
     async def send(
-        self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+        self,
+        request: TaskRequest,
+        candidates: Sequence[Candidate],
+        deadline: float,
+        check: Check | None = None,
     ) -> AsyncGenerator[DispatchEvent]:
         self.sent.append((request, list(candidates), deadline))
         attempt = AttemptId(request.attempt)
@@ -93,7 +98,11 @@ def test_nobody_is_asked_when_nobody_may_be() -> None:
 def test_a_server_that_refuses_the_schema_is_asked_without_from_then_on() -> None:
     class Refusing(Sender):
         async def send(
-            self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+            self,
+            request: TaskRequest,
+            candidates: Sequence[Candidate],
+            deadline: float,
+            check: Check | None = None,
         ) -> AsyncGenerator[DispatchEvent]:
             self.error = InvalidRequest("maxItems?") if request.parameters.json_schema else None
             async with aclosing(super().send(request, candidates, deadline)) as events:

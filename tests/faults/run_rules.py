@@ -163,7 +163,9 @@ class RunRules:
             made_by = event.provenance
             if made_by.task != event.task:
                 yield Rule.ONE_RESULT, f"task {event.task} was given the result of {made_by.task}"
-            if made_by.peer not in state.live.values():
+            # A result that broke its contract is kept while others are asked, and given when they fail.
+            may_have_made = state.asked if made_by.verdict else state.live.values()
+            if made_by.peer not in may_have_made:
                 yield (
                     Rule.CURRENT_ATTEMPT,
                     f"task {event.task} was completed by {made_by.peer}, no current attempt",

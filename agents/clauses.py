@@ -1,0 +1,319 @@
+"""What a contract is made of: single things that a right result satisfies, each checked in code.
+
+Every clause is pure, never raises, and takes time linear in the text. It fails a result only when no
+right one could look like it; where that is not plain it says that the matter is open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+from monai_node.agents.languages import language_of
+from monai_node.agents.lexicon import vocabulary
+from monai_node.router.verdict import Verdict
+
+# Of a longer result only so much is judged; what it lacks there it may have further on.
+JUDGED_CHARS_MAX = 1 << 16
+# Results no longer than this are judged before they are shown; of longer ones the reader sees what
+# comes after it as it is written. About sixty tokens: one to four seconds of a small model.
+SHORT_CHARS = 240
+# The same for a language that was asked for: enough of a text to know its language by.
+LANGUAGE_CHARS = 120
+
+OPEN = Verdict("open")
+PASSED = Verdict("passed")
+
+_WORD = re.compile(r"[^\W_]+")
+_MARK = re.compile(r"^([ \t]*)(?:[#*_]{1,4} ?)?(\d{1,3}[.):]|[-*•–+])(?:\*\*)?[ \t]+\S", re.M)
+_SENTENCE_END = re.compile(
+    r"(?<=[^\W\d_][^\W\d_][^\W\d_])[.!?]{1,3}[\"'”’)]{0,2}\s{1,4}(?=[A-ZÀ-ÖØ-Þ¿¡“\"])|[。！？]"
+)
+_ISO_DATE = re.compile(r"(?<!\d)(\d{4})-(\d\d)-(\d\d)(?!\d)")
+_AGREEMENTS = vocabulary("""
+    yes no yeah yep nope true false ja nein oui non vrai faux si sí verdadero falso cierto sì no vero
+    tak nie sim não correct incorrect right wrong richtig falsch stimmt neither depends unclear maybe
+    unknown
+    """)
+_WEEKDAYS = (
+    "monday montag lundi lunes lunedì segunda maandag mon mo",
+    "tuesday dienstag mardi martes martedì terça dinsdag tue tues",
+    "wednesday mittwoch mercredi miércoles miercoles mercoledì quarta woensdag wed",
+    "thursday donnerstag jeudi jueves giovedì quinta donderdag thu thur thurs",
+    "friday freitag vendredi viernes venerdì sexta vrijdag fri",
+    "saturday samstag sonnabend samedi sábado sabado sabato zaterdag sat",
+    "sunday sonntag dimanche domingo domenica zondag sun",
+)
+_WEEKDAY_OF = {
+    name + plural: number
+    for number, names in enumerate(_WEEKDAYS)
+    for name in names.split()
+    for plural in ("", "s")
+}
+_SOME_DAY = vocabulary("weekend weekends weekday weekdays midweek any every each daily")
+_MONTHS = (
+    "january januar janvier enero jan",
+    "february februar février fevrier febrero feb",
+    "march märz maerz mars marzo mar",
+    "april avril abril apr",
+    "may mai mayo",
+    "june juni juin junio jun",
+    "july juli juillet julio jul",
+    "august août aout agosto aug",
+    "september septembre septiembre sept sep",
+    "october oktober octobre octubre oct okt",
+    "november novembre noviembre nov",
+    "december dezember décembre decembre diciembre dec dez",
+)
+
+
+class Clause(Protocol):
+    """One thing that a right result satisfies; the members are those of `router.verdict.Check`."""
+
+    @property
+    def held_chars(self) -> int | None: ...
+
+    def early(self, beginning: str) -> Verdict: ...
+
+    def whole(self, text: str) -> Verdict: ...
+
+
+def failed(why: str) -> Verdict:
+    return Verdict("failed", why)
+
+
+@dataclass(frozen=True, slots=True)
+class SomethingDone:
+    """Neither nothing at all, nor the words of the task again. `task` is "" where an echo may be right."""
+
+    task: str = ""
+    held_chars: int | None = 0
+
+    def early(self, beginning: str) -> Verdict:
+        return OPEN
+
+    def whole(self, text: str) -> Verdict:
+        if not text or text.isspace():
+            return Verdict("failed", "the result is empty", is_hollow=True)
+        # White space and marks may differ.
+        if self.task and len(text) <= 2 * len(self.task) + 100 and _plain(text) == _plain(self.task):
+            return Verdict("failed", "the result repeats the task and nothing else", is_hollow=True)
+        return OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class InLanguage:
+    """In this language (one that `language_of` tells). `is_asked`: the task names it; else it is the
+    language that the task is written in, which is no reason to keep a text back."""
+
+    language: str
+    is_asked: bool
+
+    @property
+    def held_chars(self) -> int | None:
+        return LANGUAGE_CHARS if self.is_asked else 0
+
+    def early(self, beginning: str) -> Verdict:
+        return self.whole(beginning)
+
+    def whole(self, text: str) -> Verdict:
+        found = language_of(text)
+        if not found:
+            return OPEN
+        if found != self.language:
+            asked = "the one that was asked for" if self.is_asked else "the one of the task"
+            return failed(f"the result is in another language than {asked}")
+        return PASSED if self.is_asked else OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Quoting:
+    """Each of these texts stands in it, letter by letter but for case."""
+
+    texts: tuple[str, ...]
+    why: str = "words that were to be in the result are not in it"
+    held_chars: int | None = SHORT_CHARS
+
+    def early(self, beginning: str) -> Verdict:
+        return OPEN
+
+    def whole(self, text: str) -> Verdict:
+        folded = _without_marks(text)
+        if all(_without_marks(quoted) in folded for quoted in self.texts):
+            return PASSED
+        return OPEN if len(text) >= JUDGED_CHARS_MAX else failed(self.why)
+
+
+@dataclass(frozen=True, slots=True)
+class YesOrNo:
+    held_chars: int | None = SHORT_CHARS
+
+    def early(self, beginning: str) -> Verdict:
+        return PASSED if self.whole(beginning).kind == "passed" else OPEN
+
+    def whole(self, text: str) -> Verdict:
+        if any(word in _AGREEMENTS for word in _plain(text)):
+            return PASSED
+        return failed("yes or no was asked for, the result says neither") if text.isascii() else OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class OnWeekday:
+    """Names a weekday: this one (0 is Monday), when it is known which is right."""
+
+    number: int | None = None
+    held_chars: int | None = SHORT_CHARS
+
+    def early(self, beginning: str) -> Verdict:
+        return PASSED if self.whole(beginning).kind == "passed" else OPEN
+
+    def whole(self, text: str) -> Verdict:
+        words = _plain(text)
+        named = {_WEEKDAY_OF[word] for word in words if word in _WEEKDAY_OF}
+        if self.number is not None and named:
+            return PASSED if self.number in named else failed("the weekday is not the one of that date")
+        if named:
+            return PASSED
+        if any(word in _SOME_DAY for word in words) or not text.isascii():
+            return OPEN
+        return failed("a weekday was asked for, the result names none")
+
+
+@dataclass(frozen=True, slots=True)
+class OnDate:
+    """Names a date: in figures as year-month-day where that form was asked for, else in whatever form."""
+
+    day: date | None = None
+    is_iso: bool = False
+    held_chars: int | None = SHORT_CHARS
+
+    def early(self, beginning: str) -> Verdict:
+        return PASSED if self.whole(beginning).kind == "passed" else OPEN
+
+    def whole(self, text: str) -> Verdict:
+        dates = [found for match in _ISO_DATE.finditer(text) if (found := _date(match)) is not None]
+        if self.is_iso and not dates:
+            return failed("a date as year-month-day was asked for, the result has none")
+        if self.day is None:
+            return PASSED if dates else OPEN
+        if self.day in dates or (not self.is_iso and _names_day(self.day, text)):
+            return PASSED
+        if not dates and not any(letter.isdigit() for letter in text):
+            return OPEN  # in words
+        return failed("the date is not the one that was asked for")
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """So many items; `is_marked` when bullet points were asked for, each of which must be seen."""
+
+    count: int
+    is_marked: bool = False
+    held_chars: int | None = SHORT_CHARS
+
+    def early(self, beginning: str) -> Verdict:
+        return OPEN
+
+    def whole(self, text: str) -> Verdict:
+        marks = [(len(indent), mark) for indent, mark in _MARK.findall(text)]
+        if not marks:
+            return self._unmarked(text)
+        outermost = min(indent for indent, _ in marks)
+        counts = {
+            len(marks),
+            sum(indent == outermost for indent, _ in marks),
+            sum(mark[0].isdigit() for _, mark in marks),
+        }
+        if self.count in counts:
+            return PASSED
+        if max(counts) < self.count:
+            return failed("the result has fewer items than were asked for")
+        return failed("the result has more items than were asked for") if self.is_marked else OPEN
+
+    def _unmarked(self, text: str) -> Verdict:
+        lines = sum(not line.isspace() and bool(line) for line in text.split("\n"))
+        if lines == self.count:
+            return PASSED
+        if self.is_marked and lines < self.count:
+            return failed("the result has fewer items than were asked for")
+        if len(text.split()) < self.count and text.isascii():
+            return failed("the result has fewer items than were asked for")
+        return OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """No longer than was asked for, with room for how people count: a fifth more words and five, twice as
+    many sentences and one more than that, a title and a line around the lines."""
+
+    words: int | None = None
+    sentences: int | None = None
+    lines: int | None = None
+
+    @property
+    def held_chars(self) -> int | None:
+        """As much as shows that it is too long; of what may be long by itself nothing is held."""
+        limits = [
+            8 * self._words_max if self.words is not None else 0,
+            200 * self.sentences if self.sentences is not None else 0,
+            80 * self.lines if self.lines is not None else 0,
+        ]
+        chars = max(limits)
+        return chars if chars <= 2 * SHORT_CHARS else 0
+
+    @property
+    def _words_max(self) -> int:
+        return 0 if self.words is None else self.words + self.words // 5 + 5
+
+    def early(self, beginning: str) -> Verdict:
+        found = self.whole(beginning)
+        return found if found.kind == "failed" else OPEN
+
+    def whole(self, text: str) -> Verdict:
+        is_over = (
+            (self.words is not None and len(text.split()) > self._words_max)
+            or (self.sentences is not None and _sentence_count(text) > 2 * self.sentences + 1)
+            or (self.lines is not None and _line_count(text) > 2 * self.lines + 2)
+        )
+        return failed("the result is longer than was asked for") if is_over else PASSED
+
+
+def _sentence_count(text: str) -> int:
+    return 1 + sum(found.end() < len(text.rstrip()) for found in _SENTENCE_END.finditer(text))
+
+
+def _line_count(text: str) -> int:
+    return sum(bool(line.strip()) for line in text.split("\n"))
+
+
+def _date(found: re.Match[str]) -> date | None:
+    try:
+        return date(*map(int, found.groups()))
+    except ValueError:
+        return None
+
+
+def _names_day(day: date, text: str) -> bool:
+    """Whether its day and month stand in a text, the month by name or in figures."""
+    words = _plain(re.sub(r"(?<=\d)(?:st|nd|rd|th|er|º|°)\b", "", text))
+    numbers = {int(word) for word in words if word.isdecimal() and len(word) <= 4}
+    has_month = day.month in numbers or not _MONTH_NAMES[day.month - 1].isdisjoint(words)
+    return day.day in numbers and has_month
+
+
+_MONTH_NAMES: Sequence[frozenset[str]] = [frozenset(names.split()) for names in _MONTHS]
+
+
+def _plain(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+_MARKS = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"', "\u00a0": " ", "–": "-", "—": "-"})
+
+
+def _without_marks(text: str) -> str:
+    """Folded, with quotation marks and dashes of one kind: what editors change by themselves."""
+    return text.translate(_MARKS).casefold()

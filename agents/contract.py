@@ -1,0 +1,106 @@
+"""What a right result of a task must satisfy, as far as the task's words and parameters tell. Pure.
+
+A contract is checked in code, by whoever sends the task, before its result is shown or as soon as it is
+whole: no model judges. It is drawn where that can be told with high precision, and of every result it
+says at least whether anything was done at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from monai_node.agents.clauses import (
+    JUDGED_CHARS_MAX,
+    OPEN,
+    PASSED,
+    Clause,
+    InLanguage,
+    OnDate,
+    OnWeekday,
+    SomethingDone,
+)
+from monai_node.agents.formats import IsJson
+from monai_node.agents.graph import Task
+from monai_node.agents.known_answers import known_answer
+from monai_node.agents.numbers import SomeNumber, TheNumber
+from monai_node.agents.plan import Plan
+from monai_node.agents.request import RunRequest
+from monai_node.agents.wording import Wording, clauses_of
+from monai_node.router.verdict import Verdict
+
+# A result that is the task's own words is one only where these are so many that no answer is alike.
+_ECHO_WORDS_MIN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Clauses, each of which a right result satisfies. A `router.verdict.Check`."""
+
+    clauses: tuple[Clause, ...]
+
+    @property
+    def is_checkable(self) -> bool:
+        """Whether a result can pass: whether more is known than that there must be one."""
+        return any(
+            not isinstance(clause, SomethingDone) and clause.held_chars != 0 for clause in self.clauses
+        )
+
+    @property
+    def held_chars(self) -> int | None:
+        held = [clause.held_chars for clause in self.clauses]
+        chars = [each for each in held if each is not None]
+        return max(chars, default=0) if len(chars) == len(held) else None
+
+    def early(self, beginning: str) -> Verdict:
+        return _together([clause.early(beginning[:JUDGED_CHARS_MAX]) for clause in self.clauses])
+
+    def whole(self, text: str) -> Verdict:
+        return _together([clause.whole(text[:JUDGED_CHARS_MAX]) for clause in self.clauses])
+
+
+def _together(verdicts: list[Verdict]) -> Verdict:
+    """The first that failed; else passed when anything could be checked."""
+    failures = [verdict for verdict in verdicts if verdict.kind == "failed"]
+    if failures:
+        return failures[0]
+    return PASSED if any(verdict.kind == "passed" for verdict in verdicts) else OPEN
+
+
+def contract_of(task: Task, request: RunRequest, plan: Plan) -> Contract | None:
+    """The contract of one task of a request. None where the caller said where a result stops: whatever
+    stands before that is right. Of a whole conversation only its parameters are read: what its last
+    message asks for may hang on every turn before it."""
+    if request.parameters.stop:
+        return None
+    if plan.is_passthrough:
+        return Contract((SomethingDone(), *_of_parameters(request)))
+    echo = task.text if len(task.text.split()) >= _ECHO_WORDS_MIN else ""
+    return Contract((SomethingDone(echo), *_of_parameters(request), *_of_words(task, request)))
+
+
+def _of_parameters(request: RunRequest) -> Iterator[Clause]:
+    schema = request.parameters.json_schema
+    if schema is not None:
+        yield IsJson(is_strict=True, schema=schema)
+
+
+def _of_words(task: Task, request: RunRequest) -> Iterator[Clause]:
+    if request.parameters.json_schema is not None:
+        return
+    known = known_answer(task.text)
+    wording = Wording.of(task.text)
+    for clause in clauses_of(wording):
+        if not _is_within(clause, known):
+            yield clause
+    if known is not None:
+        yield known
+    if not task.depends_on and not task.turns and (language := wording.language):
+        yield InLanguage(language, is_asked=False)
+
+
+def _is_within(clause: Clause, known: TheNumber | OnDate | OnWeekday | None) -> bool:
+    """Whether the answer that is known satisfies the clause by itself."""
+    if isinstance(known, TheNumber):
+        return isinstance(clause, SomeNumber)
+    return isinstance(known, OnWeekday) and isinstance(clause, OnWeekday)
