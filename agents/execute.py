@@ -159,7 +159,9 @@ class Execution:
         return await candidates_for(task, self._plan, self._request, demand, self._means.routes)
 
     def _demand(self, task: Task) -> Demand:
-        return demand_of(task, self._plan, self._request, self._label)
+        contract = self._contract(task)
+        has_contract = contract is not None and contract.is_checkable
+        return demand_of(task, self._plan, self._request, self._label, has_contract=has_contract)
 
     def _contract(self, task: Task) -> Contract | None:
         if task.id not in self._contracts:
