@@ -21,7 +21,7 @@ FIRST_COUNT = 3
 FIRST_GAP_SECONDS = 10.0
 # Of a peer that is known: it may turn. Drawn from half to one and a half of this, so that nobody can tell
 # when it is asked.
-AGAIN_SECONDS = 3600.0
+AGAIN_SECONDS = 900.0
 # Of all peers together: less than anybody notices.
 PER_MINUTE_MAX = 6
 # Peers times skills; those asked longest ago are forgotten, and count as new.

@@ -81,8 +81,7 @@ def _kinds_of(skill: Skill) -> list[Callable[[Random], Made]]:
 
 def _without(text: str, result: str) -> str:
     """What a result says beyond the task's own words: an echo says nothing."""
-    at = result.lower().find(text.lower())
-    return result if at < 0 else result[:at] + result[at + len(text) :]
+    return re.sub(re.escape(text), " ", result, flags=re.IGNORECASE)
 
 
 def _as_people_write(text: str, random: Random) -> str:
@@ -170,8 +169,10 @@ def _sorting(random: Random) -> Made:
     asked = random.choice((f"sort {order}: {listed}", f"put these in order {order}: {listed}"))
 
     def is_right(text: str) -> bool:
-        said = [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word in right]
-        return said[-len(right) :] == right
+        words = re.findall(r"[a-z0-9]+", text.lower())
+        said = [(word, at) for at, word in enumerate(words) if word in right][-len(right) :]
+        # One after the other, with no more between them than the numbers of a list.
+        return [word for word, _ in said] == right and said[-1][1] - said[0][1] < 3 * len(right)
 
     return asked, is_right
 

@@ -6,8 +6,8 @@ at all peers → model (by digest) at all peers → this peer at this skill → 
 that a few that lie neither raise themselves nor harm those who serve the same model. How much harder or
 easier texts like this one are is handed down the same chain.
 
-A digest and a skill's name are claims: what is inherited through them never exceeds `CLAIM_CHANCE_MAX`,
-and `OWN_PRIOR` outcomes of its own outweigh it.
+A digest and a skill's name are claims: what is inherited through them is bounded, and a few outcomes of
+a peer's own outweigh it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ NEAR_PRIOR = 20.0
 _LEVEL_PRIOR = 1.0
 # As many outcomes give a peer half a voice in the averages over peers.
 _VOICE_OUTCOMES = 4.0
+# Mean distance from the midmean beyond which peers have nothing in common: replicas of one model that do
+# 90 % of their tasks well are 0.1 apart after nine tasks each, half of them lying 0.4.
+_APART_MAX = 0.25
 # Nothing known: peers are reachable because they serve, so most tasks are done.
 PRIOR_CHANCE = 0.7
 # What nobody has shown yet is not believed to be better than this, whatever is claimed.
 CLAIM_CHANCE_MAX = 0.75
+# Nor does a digest move a chance further from that of all peers, up or down: liars may be most of those
+# who announce it, to rise with its honest replicas or to drag them down.
+_CLAIM_DIFFERENCE_MAX = 0.15
 # Of outcomes under another digest of the same peer: a bad record is not shed by naming a new model.
 _OTHER_DIGEST_WEIGHT = 0.25
 # Of outcomes from before a peer turned (`router.drift`).
@@ -49,7 +55,7 @@ _TURNED_WEIGHT = 0.02
 # The answer to a canary is known, while most contracts see the form only. Errors are counted by
 # `router.health` as well. A skill's owner knows best what it is not made for.
 _WEIGHT: dict[Source, float] = {
-    "canary": 4.0,
+    "canary": 2.0,
     "contract": 1.0,
     "feedback": 1.0,
     "abstained": 4.0,
@@ -192,8 +198,10 @@ class View:
         if not digest:
             return above
         if (skill, digest) not in self._models:
-            groups = self._remembered.of_digest(skill, digest)
-            self._models[skill, digest] = self._level(groups, above)
+            found = self._level(self._remembered.of_digest(skill, digest), above)
+            chance = _within(found.chance, above.chance, _CLAIM_DIFFERENCE_MAX)
+            shift = _within(found.shift, above.shift, _CLAIM_DIFFERENCE_MAX)
+            self._models[skill, digest] = _Level(chance, shift)
         return self._models[skill, digest]
 
     def _level(self, groups: Indexes, above: _Level) -> _Level:
@@ -228,13 +236,23 @@ def explored(estimates: Sequence[Estimate], draw: float) -> int | None:
     return hopeful[int(draw / EXPLORATION_SHARE * len(hopeful))]
 
 
+def _within(value: float, middle: float, distance: float) -> float:
+    return min(max(value, middle - distance), middle + distance)
+
+
 def _sums(group: Indexes, weights: NDArray[np.floating[Any]], groups: int) -> Doubles:
     return np.bincount(group, weights, groups).astype(np.float64, copy=False)
 
 
 def _averaged(values: Doubles, voices: Doubles, above: float) -> float:
+    """The midmean, shrunk to the level above: the more so, the fewer voices there are and the less they
+    agree. Peers that contradict each other do not have in common what they claim."""
+    middle = _midmean(values, voices)
     total = float(voices.sum())
-    return (total * _midmean(values, voices) + _LEVEL_PRIOR * above) / (total + _LEVEL_PRIOR)
+    if total > 0:
+        apart = float(voices @ np.abs(values - middle)) / total
+        total *= max(0.0, 1.0 - apart / _APART_MAX)
+    return (total * middle + _LEVEL_PRIOR * above) / (total + _LEVEL_PRIOR)
 
 
 def _midmean(values: Doubles, voices: Doubles) -> float:
