@@ -74,6 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--no-recipes", action="store_true", help="neither keep nor use the plans that you accepted"
     )
     front.add_argument(
+        "--no-canaries", action="store_true", help="never test peers with tasks whose answers are known"
+    )
+    front.add_argument(
         "--planner",
         choices=("auto", "rules", "small", "model"),  # "lora" has no weights that are worth shipping
         default="auto",

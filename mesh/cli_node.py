@@ -118,6 +118,7 @@ def _gateway_options(options: argparse.Namespace) -> GatewayOptions:
         host=options.host,
         port=options.port,
         has_recipes=not options.no_recipes,
+        has_canaries=not options.no_canaries,
         planner=options.planner,
         embedder=options.embedder,
         policy=_owners_policy(options),

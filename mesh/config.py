@@ -75,6 +75,7 @@ class GatewayOptions:
     host: str = LOOPBACK
     port: int | None = None  # None: GATEWAY_PORT, or any free one when that is taken
     has_recipes: bool = True  # plans that its user accepted are kept, and tried first
+    has_canaries: bool = True  # peers are asked tasks with known answers while nothing else is asked
     planner: PlannerChoice = "auto"
     embedder: EmbedderChoice = "auto"
     policy: Policy = NO_POLICY  # the owner's, within which requests have theirs

@@ -9,13 +9,14 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from monai_node.agents.recipes import accepted, recipe_source
 from monai_node.agents.request import RunRequest
+from monai_node.mesh.canaries import Canaries
 from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions
 from monai_node.mesh.foresight import candidates_of
 from monai_node.mesh.gateway.backend import ModelEntry, PeerView, Planned, RouteCandidate
@@ -41,7 +42,7 @@ from monai_node.router.index import SkillIndex
 from monai_node.router.likeness import PhraseScorer
 from monai_node.router.named import rank_models
 from monai_node.router.offer import Offer
-from monai_node.router.policy import peer_label
+from monai_node.router.policy import Policy, peer_label, verdict
 from monai_node.router.rank import rank, rank_general, rank_named
 from monai_node.router.speed import SpeedLedger, Speeds
 from monai_node.router.sticky import Conversations
@@ -105,6 +106,11 @@ class Front:
         )
         planner = self._planning.planner
         self._runner: Runner = Runner(self, dispatcher, time.monotonic, label, _now, planner)
+        self._canaries = (
+            Canaries(dispatcher, self._embedder, self._canary_offers, ledger, label, time.monotonic)
+            if ledger is not None
+            else None
+        )
         self._changed = asyncio.Event()
         self._changed.set()
         self._reachable = asyncio.Event()
@@ -127,13 +133,21 @@ class Front:
         """Find out which models of the mesh plan better than we do, when nobody needs them."""
         await self._planning.keep_examined()
 
+    async def keep_asking_canaries(self) -> None:
+        """Find out which peers do tasks well whose answers are known, when nobody needs them."""
+        if self._canaries is not None:
+            await self._canaries.keep_asking()
+
     async def until_reachable(self) -> None:
         """Return when a skill of some peer can be matched."""
         await self._reachable.wait()
 
     # --- what the HTTP face asks --------------------------------------------------------------------
-    def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
-        return self._runner.run(request)
+    async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
+        with self._canaries.paused() if self._canaries else nullcontext():
+            async with aclosing(self._runner.run(request)) as events:
+                async for event in events:
+                    yield event
 
     async def plan(self, request: RunRequest) -> Planned:
         plan = await self._runner.plan(request)
@@ -259,6 +273,12 @@ class Front:
                     for skill in advert.skills
                 ]
         return found
+
+    def _canary_offers(self) -> list[Offer]:
+        """Of whom a task may be asked that nobody waits for: those that may see a usual request, for
+        nothing."""
+        policy = Policy(self._default_label).within(self._policy)
+        return [offer for offer in self._offers() if not offer.skill.price and not verdict(offer, policy)]
 
     def _offer(
         self, peer: PeerId, name: str, skill: Skill, models: Sequence[ModelInfo], load: tuple[int, int, float]
@@ -388,6 +408,8 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             async with _listen(create_app(front), options) as address:
                 scope.start(front.keep_indexed(), name="skill index")
                 scope.start(front.keep_examined(), name="planners' exams")
+                if options.has_canaries:
+                    scope.start(front.keep_asking_canaries(), name="canaries")
                 with _announced_here(node, address.url):
                     yield Gateway(address.url, front)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +17,10 @@ from monai_node.mesh.sqlite import Unavailable
 from monai_node.mesh.store import Considered, Decision, Store, open_store
 from monai_node.registry.errors import ContractBroken, NotFound
 from monai_node.registry.ids import AttemptId, PeerId
+from monai_node.router.candidate import Candidate
 from monai_node.router.embed import Vector
 from monai_node.router.estimate import Estimates
 from monai_node.router.outcome import Ending, Outcome
-from monai_node.router.rank import Candidate
 
 _log = logging.getLogger(__name__)
 
@@ -53,10 +53,18 @@ class _Work:
 
 class StoredLedger:
     """Implements `router.outcome.Ledger`: the estimates learn every outcome at once, the store has it a
-    moment later. `now` is the wall clock, in seconds."""
+    moment later. `earlier` are those that were known at the start; `now` is the wall clock, in seconds."""
 
-    def __init__(self, store: Store, estimates: Estimates, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        estimates: Estimates,
+        now: Callable[[], float],
+        earlier: Sequence[Outcome] = (),
+    ) -> None:
         self.estimates = estimates
+        # When each skill of a peer was given canaries before this start: peer, skill, wall-clock seconds.
+        self.earlier_canaries = [(o.peer, o.skill, o.at) for o in earlier if o.source == "canary"]
         self._store = store
         self._now = now
         self._runs: OrderedDict[str, dict[str, _Work]] = OrderedDict()
@@ -73,9 +81,8 @@ class StoredLedger:
     def ended(self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending) -> None:
         self._store.keep_ending(run, task, attempt, ending)
         # As announced, for so the ranking asks for it; what a peer says afterwards is the next best.
-        digest: str = getattr(candidate, "digest", "") or ending.digest
-        vector: Vector | None = getattr(candidate, "vector", None)
-        work = _Work(candidate.peer, candidate.skill, digest, vector, ending.code in _WHOLE)
+        digest, is_whole = candidate.digest or ending.digest, ending.code in _WHOLE
+        work = _Work(candidate.peer, candidate.skill, digest, candidate.vector, is_whole)
         if ending.value is not None and ending.source is not None:
             at = self._now()
             outcome = Outcome(
@@ -155,14 +162,14 @@ async def open_ledger(path: Path, embedder: str, now: Callable[[], float]) -> As
     to begin anew still answers.
     """
     async with open_store(path, embedder) as store:
-        estimates = Estimates()
+        estimates, outcomes = Estimates(), list[Outcome]()
         try:
             outcomes = await store.outcomes()
         except Unavailable as error:
             _log.warning("what was learnt of peers is not known: %s", error)
         else:
             await asyncio.to_thread(_learn, estimates, outcomes)
-        yield StoredLedger(store, estimates, now)
+        yield StoredLedger(store, estimates, now, outcomes)
 
 
 def _learn(estimates: Estimates, outcomes: Sequence[Outcome]) -> None:
@@ -171,13 +178,12 @@ def _learn(estimates: Estimates, outcomes: Sequence[Outcome]) -> None:
 
 
 def _considered(candidate: Candidate) -> Considered:
-    terms: Mapping[str, float] = getattr(candidate, "terms", {})
     return Considered(
         peer=candidate.peer,
         peer_name=candidate.peer_name,
         skill=candidate.skill,
         model=candidate.model,
         tier=candidate.tier,
-        terms=terms,
+        terms=candidate.terms,
         reasons=[reason[:_REASON_CHARS_MAX] for reason in candidate.reasons],
     )

@@ -12,9 +12,9 @@ from monai_node.mesh.ledger import StoredLedger, open_ledger
 from monai_node.mesh.store import Store, open_store
 from monai_node.registry.errors import NotFound
 from monai_node.registry.ids import AttemptId, PeerId
+from monai_node.router.candidate import Candidate
 from monai_node.router.estimate import Estimates
 from monai_node.router.outcome import Ending
-from monai_node.router.rank import Candidate
 
 ANNA, BELA = PeerId("12D3KooWanna"), PeerId("12D3KooWbela")
 DONE = Ending(None, None, 1.0, 1, chars=5, digest="sha256:aa")
