@@ -47,13 +47,12 @@ _BULLETS = compiled(
     rf"""\b{_N}\s+(?:\w+\s+)?(?:bullet\ points?|bullets|bulleted\ points|stichpunkte[n]?
     |aufzählungspunkte[n]?|puces|viñetas)\b"""
 )
+# Three of them, three or four, three minutes: no list of three.
 _NO_ITEMS = compiled(
-    r"""^(?:\S+\s+){0,2}(?:minutes?|seconds?|hours?|days?|weeks?|months?|years?|words?|characters?
-    |sentences?|lines?|paragraphs?|stanzas?
-    |verses?|percent|%|times|dollars?|euros?|cents?|stars?|points?\ out|of\b|or\b|to\b|and\b|by\b|x\b
-    |minuten|tage|jahre|wörter
-    |sätze|sekunden|mots|phrases|lignes|jours|ans|palabras|frases|líneas|días|años|degrees|km|kg|m\b|cm
-    |g\b|ml|people|options?\ (?:for|on)\ each)"""
+    r"""(?:of|or|to|and|by|x|%)\b|(?:\S+\s+){0,2}(?:minutes?|seconds?|hours?|days?|weeks?|months?|years?|words?
+    |characters?|sentences?|lines?|paragraphs?|stanzas?|verses?|percent|times|dollars?|euros?|cents?|stars?
+    |minuten|tage|jahre|wörter|sätze|sekunden|mots|phrases|lignes|jours|ans|palabras|frases|líneas|días|años
+    |degrees|km|kg|m|cm|g|ml|people)\b"""
 )
 _EACH = compiled(r"\b(?:each|every|per|jede[nrs]?|chaque|cada|both|or|then|table|another|more|further)\b")
 _WORDS_MAX = compiled(

@@ -16,8 +16,11 @@ from monai_node.agents.languages import language_of
 from monai_node.agents.lexicon import vocabulary
 from monai_node.router.verdict import Verdict
 
-# Of a longer result only so much is judged; what it lacks there it may have further on.
-JUDGED_CHARS_MAX = 1 << 16
+# Of a longer result only so much is read: three pages of text, which take a few milliseconds.
+JUDGED_CHARS_MAX = 1 << 13
+# The same for what may stand anywhere in a long result, and is found quickly. What is not in so much of it
+# may be further on.
+SEARCHED_CHARS_MAX = 1 << 16
 # Results no longer than this are judged before they are shown; of longer ones the reader sees what
 # comes after it as it is written. About sixty tokens: one to four seconds of a small model.
 SHORT_CHARS = 240
@@ -144,7 +147,7 @@ class Quoting:
         folded = _without_marks(text)
         if all(_without_marks(quoted) in folded for quoted in self.texts):
             return PASSED
-        return OPEN if len(text) >= JUDGED_CHARS_MAX else failed(self.why)
+        return OPEN if len(text) >= SEARCHED_CHARS_MAX else failed(self.why)
 
 
 @dataclass(frozen=True, slots=True)

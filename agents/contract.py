@@ -14,10 +14,12 @@ from monai_node.agents.clauses import (
     JUDGED_CHARS_MAX,
     OPEN,
     PASSED,
+    SEARCHED_CHARS_MAX,
     Clause,
     InLanguage,
     OnDate,
     OnWeekday,
+    Quoting,
     SomethingDone,
 )
 from monai_node.agents.formats import IsJson
@@ -53,10 +55,17 @@ class Contract:
         return max(chars, default=0) if len(chars) == len(held) else None
 
     def early(self, beginning: str) -> Verdict:
-        return _together([clause.early(beginning[:JUDGED_CHARS_MAX]) for clause in self.clauses])
+        return _together([clause.early(_read(clause, beginning)) for clause in self.clauses])
 
     def whole(self, text: str) -> Verdict:
-        return _together([clause.whole(text[:JUDGED_CHARS_MAX]) for clause in self.clauses])
+        return _together([clause.whole(_read(clause, text)) for clause in self.clauses])
+
+
+def _read(clause: Clause, text: str) -> str:
+    """As much of a text as this clause is given."""
+    if isinstance(clause, SomethingDone):
+        return text
+    return text[: SEARCHED_CHARS_MAX if isinstance(clause, IsJson | Quoting) else JUDGED_CHARS_MAX]
 
 
 def _together(verdicts: list[Verdict]) -> Verdict:
@@ -75,7 +84,8 @@ def contract_of(task: Task, request: RunRequest, plan: Plan) -> Contract | None:
         return None
     if plan.is_passthrough:
         return Contract((SomethingDone(), *_of_parameters(request)))
-    echo = task.text if len(task.text.split()) >= _ECHO_WORDS_MIN else ""
+    may_be_echoed = len(task.text.split()) >= _ECHO_WORDS_MIN and len(task.text) <= JUDGED_CHARS_MAX
+    echo = task.text if may_be_echoed else ""
     return Contract((SomethingDone(echo), *_of_parameters(request), *_of_words(task, request)))
 
 

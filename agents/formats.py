@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from monai_node.agents.clauses import JUDGED_CHARS_MAX, OPEN, PASSED, failed
+from monai_node.agents.clauses import OPEN, PASSED, SEARCHED_CHARS_MAX, failed
 from monai_node.router.verdict import Verdict
 
 _FENCED = re.compile(r"^[ \t]*```[a-z0-9]*[ \t]*\n(.*?)^[ \t]*```", re.M | re.S | re.I)
@@ -44,7 +44,7 @@ class IsJson:
         return OPEN
 
     def whole(self, text: str) -> Verdict:
-        if len(text) >= JUDGED_CHARS_MAX:
+        if len(text) >= SEARCHED_CHARS_MAX:
             return OPEN
         found = False
         for part in [text] if self.is_strict else _json_parts(text):

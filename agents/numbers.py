@@ -13,12 +13,14 @@ from monai_node.router.verdict import Verdict
 
 # A figure as people write it: groups of three, a fraction after a point or a comma, a power of ten.
 _FIGURE = re.compile(
-    r"(?<![\w.,])[-−]?(?P<digits>\d{1,40}(?:[.,'’  ]\d{1,40}){0,16})(?:[eE](?P<power>[+-]?\d{1,2}))?(?!\w)"
+    r"(?<!\w)(?P<digits>\d{1,40}(?:[.,'’\u00a0\u202f ]\d{3}(?!\d)){0,13}(?:[.,]\d{1,40})?)"
+    r"(?:[eE](?P<power>[+-]?\d{1,2}))?(?!\w)"
 )
+_MARK = re.compile(r"\D")
 _ANY_DIGIT = re.compile(r"\d")
 _OVER = re.compile(r"(?<![\d/])(\d{1,15})\s?[/⁄]\s?(\d{1,15})(?![\d/])")
 _WORD = re.compile(r"[^\W\d_]+")
-_FIGURES_MAX = 2_000
+_FIGURES_MAX = 100
 _ROUNDING_MAX = Fraction(1, 50)
 # What is calculated here has 12 digits where it is no short number; a result may have more.
 _NEAR = Fraction(1, 10**10)
@@ -38,6 +40,10 @@ _WORDS = vocabulary("""
     varios infinito mitad due tre quattro sei sette otto nove dieci cento nessuno nessuna dois duas três
     quatro oito dez cem nenhum twee drie vier vijf zes zeven acht negen tien
     """)
+# Within longer words: hunderttausend, veintiuno, soixante-dix.
+_STEM = re.compile(
+    r"hundert|tausend|zwanzig|[ßs]zig|hundred|thousand|million|milli|vingt|soixante|veinti|cientos|cento"
+)
 # Words that scale a figure, or signs that compute: the number is not the figure alone.
 _SCALED = re.compile(
     r"\d\s?(?:million|billion|trillion|milliard|mio\b|mrd\b|mil\b|tausend|thousand|hundred|dozen|bn\b|[km]\b"
@@ -95,7 +101,9 @@ def has_number(text: str) -> bool:
     if _ANY_DIGIT.search(text):
         return True
     # Other scripts have number words that are not known here.
-    return any(word in _WORDS for word in _WORD.findall(text.casefold())) or any(map(_is_foreign, text))
+    folded = text.casefold()
+    is_said = _STEM.search(folded) is not None or any(word in _WORDS for word in _WORD.findall(folded))
+    return is_said or any(map(_is_foreign, text))
 
 
 def _is_foreign(letter: str) -> bool:
@@ -118,12 +126,11 @@ def readings(text: str) -> Iterator[tuple[Fraction, int]]:
 
 
 def _ways(figure: str) -> Iterator[tuple[str, int]]:
-    parts = re.split(r"\D", figure)
-    marks = re.findall(r"\D", figure)
+    parts = _MARK.split(figure)
+    marks = _MARK.findall(figure)
     if all(len(part) == 3 for part in parts[1:]):
         yield "".join(parts), 0  # every mark groups thousands
-    if marks and marks[-1] in ".," and all(len(part) == 3 for part in parts[1:-1]):
+    if marks and marks[-1] in ".,":
         yield "".join(parts), len(parts[-1])
-    if len(parts) > 1 and not all(len(part) == 3 for part in parts[1:]):
-        for part in parts:  # a list: "3, 4" without its blanks
-            yield part, 0
+    if len(marks) == 1:  # a list without blanks: "3,4"
+        yield from ((part, 0) for part in parts)

@@ -201,7 +201,8 @@ def _words(wording: Wording) -> Iterator[Clause]:
     )
     if quoted and not ABOUT_CODE.search(wording.masked):
         yield Quoting(quoted)
-    kept = _kept(wording.given) if _TRANSLATE.search(wording.masked) else ()
+    brought = wording.said.partition(": ")[2] + wording.given
+    kept = _kept(brought) if _TRANSLATE.search(wording.masked) else ()
     if kept:
         yield Quoting(kept, "an address of the text was to be kept, and the result has it no more")
 
