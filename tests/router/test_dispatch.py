@@ -10,6 +10,7 @@ import pytest
 
 from monai_node.registry.errors import (
     ContextLengthExceeded,
+    ContractBroken,
     DeadlineExceeded,
     InvalidRequest,
     NoProvider,
@@ -19,18 +20,21 @@ from monai_node.registry.errors import (
     ProtocolViolation,
     TaskFailed,
 )
-from monai_node.registry.ids import PeerId
+from monai_node.registry.ids import AttemptId, PeerId
 from monai_node.registry.transport import MemoryNetwork, MemoryTransport, Stream, open_memory_transport
 from monai_node.registry.wire import (
     TASK_PROTOCOL,
     TEXT_CHARS_MAX,
     ChatMessage,
     Message,
+    Parameters,
     TaskAccepted,
     TaskCompleted,
     TaskDelta,
     TaskInput,
     TaskRequest,
+    Timings,
+    Usage,
     decode,
     encode,
 )
@@ -47,8 +51,10 @@ from monai_node.router.dispatch import (
     Text,
 )
 from monai_node.router.health import FAILURES_BEFORE_EJECTION, Health
+from monai_node.router.outcome import Ending
 from monai_node.router.rank import Candidate
 from monai_node.router.task_stream import Patience
+from monai_node.router.verdict import Check, Verdict
 
 Serve = Callable[[TaskRequest, Stream], Awaitable[None]]
 
@@ -171,11 +177,34 @@ async def open_peers(providers: dict[str, Provider]) -> AsyncGenerator[MemoryTra
 
 
 @dataclass
+class Notes:
+    """A ledger that writes down what it is told."""
+
+    decisions: list[tuple[AttemptId, list[str]]] = field(default_factory=list[tuple[AttemptId, list[str]]])
+    endings: dict[AttemptId, tuple[str, Ending]] = field(default_factory=dict[AttemptId, tuple[str, Ending]])
+
+    def decided(self, run: str, task: str, attempt: AttemptId, candidates: Sequence[Candidate]) -> None:
+        assert (run, task) == ("run-1", "t1")
+        self.decisions.append((attempt, [candidate.peer for candidate in candidates]))
+
+    def ended(self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending) -> None:
+        assert attempt not in self.endings
+        assert attempt in [decided for decided, _ in self.decisions]
+        self.endings[attempt] = (candidate.peer, ending)
+
+    @property
+    def ended_as(self) -> list[tuple[str, float | None, str | None, str]]:
+        """Peer, value, source and code of every attempt, in order."""
+        return [(peer, end.value, end.source, end.code) for peer, end in self.endings.values()]
+
+
+@dataclass
 class Outcome:
     events: list[DispatchEvent] = field(default_factory=list[DispatchEvent])
     error: BaseException | None = None
     health: Health = field(default_factory=Health)
     heard: list[PeerId] = field(default_factory=list[PeerId])
+    ledger: Notes = field(default_factory=lambda: Notes())
     seconds: float = 0.0
 
     @property
@@ -206,18 +235,25 @@ def dispatch(
     is_alive: Callable[[PeerId], bool] = lambda _: True,
     patience: Patience = QUICK,
     health: Health | None = None,
+    check: Check | None = None,
 ) -> Outcome:
     outcome = Outcome(health=Health() if health is None else health)
 
     async def run() -> None:
         async with open_peers(providers) as transport:
             dispatcher = Dispatcher(
-                transport, time.monotonic, outcome.health, outcome.heard.append, is_alive, patience
+                transport,
+                time.monotonic,
+                outcome.health,
+                outcome.heard.append,
+                is_alive,
+                patience,
+                outcome.ledger,
             )
             started = time.monotonic()
             try:
                 async with aclosing(
-                    dispatcher.send(asked or request(), candidates, started + seconds)
+                    dispatcher.send(asked or request(), candidates, started + seconds, check)
                 ) as events:
                     async for event in events:
                         outcome.events.append(event)
@@ -594,3 +630,269 @@ def test_a_caller_that_goes_away_resets_the_providers_stream(how: str) -> None:
             assert peer.is_cut
 
     asyncio.run(run())
+
+
+# --- results that are checked ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Number:
+    """A right result has a digit; a beginning with a question mark will never have one."""
+
+    held_chars: int | None = None
+
+    def early(self, beginning: str) -> Verdict:
+        return Verdict("failed", "it asks back") if "?" in beginning else Verdict("open")
+
+    def whole(self, text: str) -> Verdict:
+        if not text.strip():
+            return Verdict("failed", "it is empty", is_hollow=True)
+        return Verdict("passed") if any(map(str.isdigit, text)) else Verdict("failed", "no number")
+
+
+def longer(text: str) -> str:
+    return text.ljust(40, ".")
+
+
+def test_a_result_that_fails_its_check_is_never_shown_and_another_peer_is_asked() -> None:
+    outcome = dispatch(
+        {"liar": Provider(says("the ", "moon")), "b": Provider(says("it is ", "7"))},
+        [candidate("liar"), candidate("b", model="large")],
+        check=Number(),
+    )
+    assert (outcome.text, outcome.done.text, outcome.done.attempts) == ("it is 7", "it is 7", 2)
+    assert outcome.done.verdict == Verdict("passed")
+    (lost,) = outcome.lost
+    assert isinstance(lost.error, ContractBroken)
+    assert (lost.error.message, lost.is_continuing) == ("no number", False)
+    assert outcome.ledger.ended_as == [
+        ("liar", 0.0, "contract", "contract_broken"),
+        ("b", 1.0, "contract", ""),
+    ]
+    assert outcome.ledger.decisions[0][1] == ["liar", "b"]
+    assert outcome.health.standing(PeerId("liar"), "chat").failures == 0  # it is quick and alive
+
+
+def test_when_no_result_is_right_the_newest_is_given_all_the_same_and_marked() -> None:
+    names = ["a", "b", "c", "d"]
+    peers = {name: Provider(says(f"words of {name}")) for name in names}
+    outcome = dispatch(peers, [candidate(name, model=name) for name in names], check=Number())
+    assert outcome.asked == ["a", "b", "c"]  # two results were replaced, no more
+    assert (outcome.text, outcome.done.text) == ("words of c", "words of c")
+    assert (outcome.done.candidate.peer, outcome.done.attempts) == ("c", 3)
+    assert outcome.done.verdict == Verdict("failed", "no number")
+    assert [value for _, value, _, _ in outcome.ledger.ended_as] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("then", [refuses("task_failed"), refuses("abstained"), says("")])
+def test_a_kept_result_is_given_when_those_after_it_give_nothing(then: Serve) -> None:
+    outcome = dispatch(
+        {"a": Provider(says("words")), "b": Provider(then)},
+        [candidate("a"), candidate("b", model="large")],
+        check=Number(),
+    )
+    assert (outcome.text, outcome.done.text, outcome.done.candidate.peer) == ("words", "words", "a")
+    assert outcome.done.verdict == Verdict("failed", "no number")
+
+
+def test_a_kept_result_still_comes_within_the_deadline() -> None:
+    outcome = dispatch(
+        {"a": Provider(says("words")), "b": Provider(sends(accepted))},
+        [candidate("a"), candidate("b", model="large")],
+        check=Number(),
+        seconds=0.8,
+        patience=Patience(),
+    )
+    assert (outcome.asked, outcome.done.text) == (["a", "b"], "words")
+    assert outcome.seconds < 0.8
+    assert outcome.ledger.ended_as[1] == ("b", None, None, "deadline_exceeded")
+
+
+def test_nobody_else_is_asked_when_little_time_is_left() -> None:
+    async def late(asked: TaskRequest, stream: Stream) -> None:
+        await asyncio.sleep(0.35)
+        await says("words")(asked, stream)
+
+    second = Provider(says("7"))
+    outcome = dispatch(
+        {"a": Provider(late), "b": second},
+        [candidate("a"), candidate("b")],
+        check=Number(),
+        seconds=0.4,
+        patience=Patience(),
+    )
+    assert (outcome.done.text, second.asked) == ("words", [])
+
+
+def test_where_nobody_could_replace_a_result_it_is_shown_as_it_comes() -> None:
+    outcome = dispatch({"a": Provider(says("the ", "moon"))}, [candidate("a")], check=Number())
+    assert [event.text for event in outcome.events if isinstance(event, Text)] == ["the ", "moon"]
+    assert outcome.done.verdict == Verdict("failed", "no number")
+    assert outcome.lost == []
+
+
+def test_what_must_not_run_twice_is_not_sent_again_for_a_bad_result() -> None:
+    second = Provider(says("7"))
+    outcome = dispatch(
+        {"a": Provider(says("words")), "b": second},
+        [candidate("a", is_idempotent=False), candidate("b")],
+        check=Number(),
+    )
+    assert (outcome.done.text, second.asked) == ("words", [])
+
+
+def test_the_beginning_is_judged_before_the_rest_and_the_provider_stops() -> None:
+    first = Provider(sends(accepted, delta(longer("which moon?"))))  # it goes on for ever
+    outcome = dispatch(
+        {"a": first, "b": Provider(says(longer("one"), " 7"))},
+        [candidate("a"), candidate("b", model="large")],
+        check=Number(held_chars=20),
+    )
+    assert first.is_cut
+    assert outcome.text == outcome.done.text == longer("one") + " 7"
+    assert [type(event) for event in outcome.events].count(Text) == 2  # shown from its beginning on
+    assert outcome.lost[0].error.message == "it asks back"
+    assert outcome.ledger.ended_as[0] == ("a", 0.0, "contract", "contract_broken")
+
+
+def test_who_was_cut_off_early_is_asked_again_when_nobody_else_delivers() -> None:
+    first = Provider(says(longer("which moon?")))
+    outcome = dispatch(
+        {"a": first, "b": Provider(refuses("task_failed", accepts=True))},
+        [candidate("a"), candidate("b", model="large")],
+        check=Number(held_chars=20),
+    )
+    assert outcome.asked == ["a", "b", "a"]
+    assert (outcome.text, outcome.done.text) == (longer("which moon?"), longer("which moon?"))
+    assert outcome.done.verdict == Verdict("failed", "no number")
+
+
+def test_text_that_was_shown_stays_whatever_the_rest_is() -> None:
+    second = Provider(says("7"))
+    outcome = dispatch(
+        {"a": Provider(says(longer("the moon"), " is far")), "b": second},
+        [candidate("a"), candidate("b")],
+        check=Number(held_chars=20),
+    )
+    assert (outcome.text, outcome.asked, second.asked) == (longer("the moon") + " is far", ["a"], [])
+    assert outcome.done.verdict == Verdict("failed", "no number")
+    assert outcome.ledger.ended_as == [("a", 0.0, "contract", "")]
+
+
+def test_text_that_was_held_back_when_its_peer_was_lost_is_not_shown() -> None:
+    second = Provider(says("it is 7"))
+    outcome = dispatch(
+        {"a": Provider(says("half of ", ends=False)), "b": second},
+        [candidate("a"), candidate("b")],
+        check=Number(),
+    )
+    assert second.asked[0].prefix == ""
+    assert (outcome.text, outcome.done.text) == ("it is 7", "it is 7")
+
+
+def test_of_a_result_that_two_peers_wrote_neither_is_judged() -> None:
+    outcome = dispatch(
+        {"a": Provider(says("the ", ends=False)), "b": Provider(says("moon"))},
+        [candidate("a"), candidate("b")],
+        check=Number(held_chars=0),
+    )
+    assert (outcome.text, outcome.done.verdict) == ("the moon", Verdict("failed", "no number"))
+    assert [ending[1:3] for ending in outcome.ledger.ended_as] == [(None, None), (None, None)]
+
+
+def test_white_space_is_not_shown_before_a_first_word() -> None:
+    outcome = dispatch(
+        {"a": Provider(says("\n", " ")), "b": Provider(says("\n", "7"))},
+        [candidate("a"), candidate("b", model="large")],
+        check=Number(held_chars=0),
+    )
+    assert [event.text for event in outcome.events if isinstance(event, Text)] == ["\n7"]
+    assert outcome.done.text == "\n7"
+
+
+def test_a_peer_that_does_nothing_again_and_again_is_ejected() -> None:
+    health = Health()
+    for _ in range(FAILURES_BEFORE_EJECTION):
+        outcome = dispatch(
+            {"idle": Provider(says()), "b": Provider(says("7"))},
+            [candidate("idle"), candidate("b")],
+            check=Number(),
+            health=health,
+        )
+        assert outcome.done.text == "7"
+    assert health.cooling_seconds(PeerId("idle"), "chat", time.monotonic()) > 0
+
+
+def test_the_same_model_is_asked_last_after_its_result_was_no_good() -> None:
+    outcome = dispatch(
+        {"a": Provider(says("words")), "b": Provider(says("words")), "c": Provider(says("7"))},
+        [candidate("a"), candidate("b"), candidate("c", model="large")],
+        check=Number(),
+    )
+    assert outcome.asked == ["a", "c"]
+
+
+def test_a_result_that_was_cut_at_the_length_asked_for_breaks_nothing_by_what_it_lacks() -> None:
+    def cut(attempt: str) -> Message:
+        return TaskCompleted(attempt=attempt, finish_reason="length")
+
+    outcome = dispatch(
+        {"a": Provider(sends(accepted, delta("the"), cut)), "b": Provider(says("7"))},
+        [candidate("a"), candidate("b")],
+        check=Number(),
+    )
+    assert (outcome.done.text, outcome.done.verdict) == ("the", Verdict("open"))
+
+
+def test_a_call_of_a_tool_is_no_empty_result() -> None:
+    call = {"type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+    def calls(attempt: str) -> Message:
+        return TaskCompleted(attempt=attempt, finish_reason="tool_calls", tool_calls=[call])
+
+    def with_tools(names: list[str]) -> TaskRequest:
+        tools = [{"type": "function", "function": {"name": name}} for name in names]
+        return request().model_copy(update={"parameters": Parameters(tools=tools)})
+
+    peers = {"a": Provider(sends(accepted, calls)), "b": Provider(says("7"))}
+    candidates = [candidate("a"), candidate("b")]
+    assert dispatch(peers, candidates, check=Number(), asked=with_tools(["look"])).done.attempts == 1
+    assert dispatch(peers, candidates, check=Number(), asked=with_tools([])).done.text == "7"
+
+
+def test_the_ledger_is_told_what_each_attempt_took_and_of_no_text() -> None:
+    def measured(attempt: str) -> Message:
+        return TaskCompleted(
+            attempt=attempt,
+            model_digest="d1",
+            usage=Usage(prompt_tokens=3, completion_tokens=2),
+            timings=Timings(queue_ms=1, prefill_ms=2, generate_ms=3),
+        )
+
+    outcome = dispatch(
+        {"a": Provider(refuses("task_failed")), "b": Provider(sends(accepted, delta("Hello"), measured))},
+        [candidate("a"), candidate("b")],
+    )
+    (_, failure), (_, ending) = outcome.ledger.endings.values()
+    assert (failure.value, failure.source, failure.code, failure.attempts) == (0.0, "error", "task_failed", 1)
+    assert (failure.first_text_seconds, failure.chars) == (None, 0)
+    assert (ending.value, ending.source, ending.code, ending.verdict) == (None, None, "", None)
+    assert (ending.digest, ending.chars, ending.attempts) == ("d1", 5, 2)
+    assert (ending.usage.completion_tokens, ending.timings.generate_ms) == (2, 3)
+    assert ending.first_text_seconds is not None
+    assert 0 <= ending.first_text_seconds <= ending.seconds
+    assert "Hello" not in repr(outcome.ledger)
+
+
+def test_who_is_cancelled_is_told_to_the_ledger_once() -> None:
+    notes = Notes()
+
+    async def run() -> None:
+        async with open_peers({"a": Provider(sends(accepted, delta("Hel")))}) as transport:
+            dispatcher = Dispatcher(transport, time.monotonic, Health(), ledger=notes)
+            events = dispatcher.send(request(), [candidate("a")], time.monotonic() + 60)
+            async with asyncio.timeout(2), aclosing(events):
+                async for event in events:
+                    if isinstance(event, Text):
+                        break
+
+    asyncio.run(run())
+    assert notes.ended_as == [("a", None, None, "cancelled")]
