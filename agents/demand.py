@@ -11,7 +11,7 @@ from monai_node.agents.request import RunRequest
 from monai_node.agents.task_request import share_of
 from monai_node.registry.wire import ChatMessage, Label
 from monai_node.router.demand import CHARS_PER_TOKEN, RESULT_CHARS, Conversation, Demand
-from monai_node.router.policy import Policy, names_of
+from monai_node.router.policy import Policy, listed
 
 
 def demand_of(
@@ -37,8 +37,8 @@ def policy_of(request: RunRequest, label: Label, task_count: int = 1) -> Policy:
     options = request.options
     return Policy(
         label,
-        allowed=(names_of(options.allow),),
-        denied=(names_of(options.deny),),
+        allowed=listed(options.allow),
+        denied=listed(options.deny),
         cost_max=float("inf") if options.budget is None else options.budget / task_count,
     )
 

@@ -17,13 +17,13 @@ from monai_node.registry.wire import (
     Label,
     Parameters,
 )
-from monai_node.router.policy import NAMES_MAX, names_of
+from monai_node.router.policy import NAMES_MAX, listed
 
 _Tasks = Annotated[list[Task], Field(max_length=TASKS_READ_MAX, fail_fast=True)]
 
 
 def _names(texts: list[str]) -> list[str]:
-    names_of(texts)
+    listed(texts)
     return texts
 
 

@@ -34,7 +34,7 @@ from monai_node.registry.advert import PRICE_MAX
 from monai_node.registry.errors import SetupError
 from monai_node.registry.secret import Mesh, parse_join_line
 from monai_node.registry.tasks import task_scope
-from monai_node.router.policy import Policy, names_of
+from monai_node.router.policy import Policy, listed
 
 # What a provider that `up` started is given to end its tasks before it is killed.
 _DRAIN_SECONDS = 5.0
@@ -130,10 +130,10 @@ def _owners_policy(options: argparse.Namespace) -> Policy:
     if not cost_max >= 0:  # NaN is neither
         raise SetupError(f"--max-price {cost_max:g}: a price is 0 or more")
     try:
-        allowed, denied = names_of(options.allow or []), names_of(options.deny or [])
+        allowed, denied = listed(options.allow or []), listed(options.deny or [])
     except ValueError as error:
         raise SetupError(f"--allow or --deny: {error}") from None
-    return Policy("open", (allowed,), (denied,), cost_max)
+    return Policy("open", allowed, denied, cost_max)
 
 
 def _sources(options: argparse.Namespace) -> list[Source]:

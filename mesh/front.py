@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import logging
 import os
+import random
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, nullcontext
@@ -33,10 +34,10 @@ from monai_node.registry.membership import PeerRecord
 from monai_node.registry.tasks import task_scope
 from monai_node.registry.wire import Label
 from monai_node.router.candidate import Candidate
-from monai_node.router.choice import Knowledge
 from monai_node.router.demand import Demand, Sieve, of_label
 from monai_node.router.dispatch import Dispatcher
 from monai_node.router.embed import CachedEmbedder, Embedder, Vector
+from monai_node.router.estimate import Estimate
 from monai_node.router.health import Health
 from monai_node.router.index import SkillIndex
 from monai_node.router.likeness import PhraseScorer
@@ -46,6 +47,7 @@ from monai_node.router.policy import Policy, peer_label, verdict
 from monai_node.router.rank import rank, rank_general, rank_named
 from monai_node.router.speed import SpeedLedger, Speeds
 from monai_node.router.sticky import Conversations
+from monai_node.router.worth import Knowledge
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -83,6 +85,7 @@ class Front:
         self._health = Health()
         self._speeds = Speeds()
         self._conversations = Conversations()
+        self._draw = random.Random().random  # noqa: S311  # which few tasks go to somebody little known
         dispatcher = Dispatcher(
             node.transport,
             time.monotonic,
@@ -252,7 +255,16 @@ class Front:
         return replace(demand.within(self._policy), sticky=sticky)
 
     def _knowledge(self, vector: Vector | None = None) -> Knowledge:
-        return Knowledge(self._health, self._speeds)
+        """What is known of peers; how well they do tasks like the one with this vector, where outcomes are
+        kept."""
+        if self._ledger is None:
+            return Knowledge(self._health, self._speeds)
+        view = self._ledger.estimates.view(vector, time.time())
+
+        def chance(offer: Offer) -> Estimate:
+            return view.of(offer.peer, offer.skill.id, offer.model.digest if offer.model is not None else "")
+
+        return Knowledge(self._health, self._speeds, chance, self._draw())
 
     # --- who offers what ----------------------------------------------------------------------------
     def _offers(self) -> list[Offer]:

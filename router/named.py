@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from monai_node.registry.errors import NotFound, Unsupported
 from monai_node.registry.ids import PeerId, short
 from monai_node.router.candidate import Ranking
-from monai_node.router.choice import Knowledge
 from monai_node.router.demand import Demand
 from monai_node.router.offer import Offer
 from monai_node.router.policy import may_see
 from monai_node.router.rank import rank_named
+from monai_node.router.worth import Knowledge
 
 _KNOWN_MODELS_SHOWN = 10
 

@@ -56,8 +56,9 @@ class Names:
         return ", ".join(f"{kind}:{name}" for kind, names in groups for name in sorted(names))
 
 
-def names_of(texts: Iterable[str]) -> Names:
-    """From `peer:ID`, `model:ALIAS` or `skill:ID`; ValueError, with a sentence, for anything else."""
+def listed(texts: Iterable[str]) -> tuple[Names, ...]:
+    """One list from `peer:ID`, `model:ALIAS` or `skill:ID`, and none without any; ValueError, with a
+    sentence, for anything else."""
     found: dict[str, set[str]] = {kind: set() for kind in _KINDS}
     for count, text in enumerate(texts, 1):
         kind, _, name = text.partition(":")
@@ -67,7 +68,7 @@ def names_of(texts: Iterable[str]) -> Names:
                 f" most {NAME_CHARS_MAX} characters and at most {NAMES_MAX} of them"
             )
         found[kind].add(name)
-    return Names(*(frozenset(found[kind]) for kind in _KINDS))
+    return (Names(*(frozenset(found[kind]) for kind in _KINDS)),) if any(found.values()) else ()
 
 
 @dataclass(frozen=True, slots=True)

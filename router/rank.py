@@ -13,7 +13,7 @@ from monai_node.router import reasons
 from monai_node.router.calibration import NARROW_FIT
 from monai_node.router.candidate import Candidate as Candidate
 from monai_node.router.candidate import Ranking, Standing, candidate_of
-from monai_node.router.choice import Kind, Knowledge, Option, in_order, shortlisted, tiers, weigh
+from monai_node.router.choice import in_order, tiers
 from monai_node.router.delay import read_chars
 from monai_node.router.demand import Demand, Sieve, can_call_tools, eligible
 from monai_node.router.embed import Vector
@@ -21,6 +21,7 @@ from monai_node.router.health import Health
 from monai_node.router.match import Matches
 from monai_node.router.offer import Offer
 from monai_node.router.policy import may_see, nobody_allowed
+from monai_node.router.worth import SHORTLIST_MAX, Kind, Knowledge, Option, shortlisted, weigh
 
 CANDIDATES_MAX = 6
 
@@ -32,24 +33,22 @@ def rank(
 
     NoProvider, naming what is missing, when something is offered to such a request, and nothing that does
     the task; Unsupported when policy, price or the task's own needs leave nobody."""
-    sieve = Sieve(demand)
+    sieve, health = Sieve(demand), knowledge.health
     options: list[Option] = []
     general: list[Offer] = []
     fits: dict[int, float] = {}  # of general offers, by their identity
     for match in matches.best:
-        if not match.skill.is_general and match.fit < NARROW_FIT:
+        if match.skill.is_general:
+            general += match.offers
+            fits.update(dict.fromkeys(map(id, match.offers), match.fit))
+        elif match.fit < NARROW_FIT:
             for offer in match.offers:
                 sieve.note(offer, f"fits {match.fit:.2f}, {NARROW_FIT:.2f} is needed")
-            continue
-        able = [offer for offer in match.offers if sieve(offer)]
-        if match.skill.is_general:
-            general += able
-            fits.update((id(offer), match.fit) for offer in able)
-            continue
-        why = (f"fits {match.fit:.2f}", reasons.alikeness(match))
-        for offer in shortlisted(able, knowledge.health, now):
-            options.append(weigh(offer, "narrow", match.fit, why, demand, knowledge, now))
-    for offer in shortlisted(general, knowledge.health, now):
+        elif len(options) < SHORTLIST_MAX:  # the matches after them fit less
+            why = (f"fits {match.fit:.2f}", reasons.alikeness(match))
+            for offer in shortlisted(match.offers, sieve, health, now):
+                options.append(weigh(offer, "narrow", match.fit, why, demand, knowledge, now))
+    for offer in shortlisted(general, sieve, health, now):
         options.append(weigh(offer, "general", fits[id(offer)], _general(offer), demand, knowledge, now))
     if not options:
         _refuse(matches, demand, offers)
@@ -77,12 +76,11 @@ def _one_kind(
     offers: Sequence[Offer], kind: Kind, why: str, demand: Demand, knowledge: Knowledge, now: float
 ) -> Ranking:
     sieve = Sieve(demand)
-    able = [offer for offer in offers if sieve(offer)]
+    able = shortlisted(offers, sieve, knowledge.health, now)
     if not able and (refusal := _refusal(offers, demand)):
         raise Unsupported(refusal, param="tools" if demand.needs_tools else None)
     options = [
-        weigh(offer, kind, 1.0, (why,) if why else _general(offer), demand, knowledge, now)
-        for offer in shortlisted(able, knowledge.health, now)
+        weigh(offer, kind, 1.0, (why,) if why else _general(offer), demand, knowledge, now) for offer in able
     ]
     return _ranking(options, sieve, demand, knowledge, now)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from monai_node.registry.wire import one_line
-from monai_node.router.choice import Option
 from monai_node.router.health import Health
 from monai_node.router.match import Match
 from monai_node.router.offer import Offer
+from monai_node.router.worth import Option
 
 _EXAMPLE_CHARS = 60
 # Less says nothing to a person.

@@ -20,12 +20,12 @@ from monai_node.registry.advert import ModelInfo
 from monai_node.registry.ids import PeerId
 from monai_node.registry.transport import MemoryNetwork, open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, Label, TaskCompleted, TaskDelta, TaskRequest
-from monai_node.router.choice import Knowledge
 from monai_node.router.demand import Demand, of_label
 from monai_node.router.dispatch import Dispatcher
 from monai_node.router.health import Health
 from monai_node.router.offer import Offer
 from monai_node.router.rank import Candidate, rank_general
+from monai_node.router.worth import Knowledge
 
 CHARS_PER_SECOND = 1000  # of work
 

@@ -28,13 +28,13 @@ from monai_node.mesh.engine.describe import chat_skill
 from monai_node.mesh.minilm import GGUF_SHA256, WEIGHTS_SHA256
 from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
-from monai_node.router.choice import Knowledge
 from monai_node.router.demand import of_label
 from monai_node.router.embed import CachedEmbedder, Vectors
 from monai_node.router.health import Health
 from monai_node.router.index import SkillIndex
 from monai_node.router.offer import Offer
 from monai_node.router.rank import rank
+from monai_node.router.worth import Knowledge
 
 STALL_SECONDS = 0.4  # for a loaded test machine; the node aims at 0.05
 

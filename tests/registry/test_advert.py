@@ -127,10 +127,21 @@ def test_a_signature_over_one_kind_of_record_is_worth_nothing_for_the_other() ->
         open_advert(signed(fields, domain=b""))
 
 
+def test_an_advert_of_an_older_node_says_nothing_of_price_and_speed() -> None:
+    fields = advert_of().model_dump()
+    for skill in fields["skills"]:
+        del skill["price"]
+    for model in fields["models"]:
+        del model["speed"]
+    opened = open_advert(signed(fields), ALICE.peer_id).advert
+    assert {skill.price for skill in opened.skills} == {0.0}
+    assert all(model.speed is None for model in opened.models)
+
+
 def test_keys_of_a_newer_node_are_kept() -> None:
     fields = advert_of().model_dump()
     fields["colour"] = "blue"
-    fields["skills"][0]["price"] = {"per_token": 1}
+    fields["skills"][0]["colour"] = {"shade": 1}
     opened = open_advert(signed(fields), ALICE.peer_id).advert
     assert opened.model_dump() == fields
     assert open_advert(seal(opened, ALICE.sign)).advert == opened
@@ -149,6 +160,12 @@ def test_keys_of_a_newer_node_are_kept() -> None:
         {"models": [{"alias": "a"}] * 33},
         {"models": [{"alias": ""}]},
         {"skills": [{"id": "a b", "name": "", "description": ""}]},
+        {"skills": [{"id": "a", "name": "", "description": "", "price": -0.1}]},
+        {"skills": [{"id": "a", "name": "", "description": "", "price": float("nan")}]},
+        {"skills": [{"id": "a", "name": "", "description": "", "price": 1e300}]},
+        {"models": [{"alias": "a", "speed": {"prefill_tokens_per_second": float("inf")}}]},
+        {"models": [{"alias": "a", "speed": {"decode": [{"streams": 0, "tokens_per_second": 1.0}]}}]},
+        {"models": [{"alias": "a", "speed": {"load_seconds": -1.0}}]},
         {"skills": [{"id": "a", "name": "", "description": "x" * 2001}]},
         {"skills": [{"id": "a", "name": "", "description": "", "examples": ["e"] * 17}]},
         {"skills": [{"id": "a", "name": "", "description": "", "is_general": 1}]},

@@ -9,13 +9,13 @@ from monai_node.registry.errors import NoProvider, NotFound, PeerLost, Unsupport
 from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
 from monai_node.router.candidate import Ranking
-from monai_node.router.choice import Knowledge
 from monai_node.router.demand import of_label
 from monai_node.router.health import Health
 from monai_node.router.match import Match, Matches
 from monai_node.router.named import rank_models
 from monai_node.router.offer import Offer, PeerLabel
 from monai_node.router.rank import CANDIDATES_MAX, rank, rank_general, rank_named
+from monai_node.router.worth import Knowledge
 
 
 def chat(

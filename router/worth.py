@@ -1,0 +1,162 @@
+"""What an offer is worth for one task: its chance, its cost, its time. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from monai_node.router.delay import Delay, delay_at
+from monai_node.router.demand import Demand, Sieve, cost_of
+from monai_node.router.estimate import PRIOR_CHANCE, Estimate
+from monai_node.router.health import Health
+from monai_node.router.offer import Offer
+from monai_node.router.speed import Speeds
+
+# What a second of waiting beyond a task's slack is worth, in chance: somebody waits 50 s for a result that is
+# sure, rather than have one at once that is surely wrong.
+DELAY_WEIGHT = 0.02
+# What one unit of the mesh's currency is worth, in chance.
+COST_WEIGHT = 0.1
+# What the size of a model says weighs as much as so many outcomes of its own.
+SIZE_WEIGHT = 10.0
+_SIZE_SLOPE = 0.18  # of chance for ten times the parameters: MMLU of Qwen2.5, 47.5 at 0.5B to 86.1 at 72B
+_SIZE_MIDDLE = 0.6  # at 1B
+_SIZE_CHANCES = (0.1, 0.95)
+# Offers of one kind that are looked at closely, of whom CANDIDATES_MAX become candidates: the best of so
+# many is hardly worse than the best of all.
+SHORTLIST_MAX = 64
+
+Kind = Literal["narrow", "named", "general"]
+Chance = Callable[[Offer], Estimate]
+
+UNTRIED = Estimate(PRIOR_CHANCE, 0.0, 0.0, 0.0)
+
+
+def untried(_: Offer) -> Estimate:
+    """Where nothing was learnt."""
+    return UNTRIED
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What this node has seen of its peers. `draw` is a random number from 0 to 1, new for every task: it
+    decides whether the task is one of the few that go to a peer so as to know it."""
+
+    health: Health
+    speeds: Speeds = field(default_factory=Speeds)
+    chance: Chance = untried
+    draw: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One offer weighed for one task. `place` numbers its tier, from 0; `why` says in words what is not
+    in the numbers."""
+
+    offer: Offer
+    kind: Kind
+    fit: float
+    estimate: Estimate
+    cost: float
+    delay: Delay
+    quality: float
+    utility: float
+    is_cooling: bool
+    why: tuple[str, ...]
+    place: int = 0
+
+    @property
+    def terms(self) -> Mapping[str, float]:
+        """The numbers behind its place; seconds where it is time, else chances and the mesh's own unit."""
+        return {
+            "fit": self.fit,
+            "chance": self.estimate.chance,
+            "weight": self.estimate.weight,
+            "cost": self.cost,
+            "path": self.delay.path,
+            "queue": self.delay.queue,
+            "load": self.delay.load,
+            "read": self.delay.read,
+            "write": self.delay.write,
+            "delay": self.delay.total,
+            "quality": self.quality,
+            "utility": self.utility,
+        }
+
+
+def weigh(
+    offer: Offer,
+    kind: Kind,
+    fit: float,
+    why: tuple[str, ...],
+    demand: Demand,
+    knowledge: Knowledge,
+    now: float,
+) -> Option:
+    """`fit` is the chance that the offer's skill is the one asked for."""
+    health = knowledge.health
+    estimate = knowledge.chance(offer)
+    cost = cost_of(offer, demand.expected_chars)
+    delay = delay_at(offer, demand, knowledge.speeds, health, now)
+    chance = _strength(offer, estimate) if kind == "general" else fit * estimate.chance
+    quality = chance - COST_WEIGHT * cost
+    failures = health.standing(offer.peer, offer.skill.id).failures
+    late = max(0.0, delay.total - demand.slack_seconds)
+    utility = chance * 0.5 ** min(failures, 16) - COST_WEIGHT * cost - DELAY_WEIGHT * late
+    is_cooling = health.cooling_seconds(offer.peer, offer.skill.id, now) > 0
+    return Option(offer, kind, fit, estimate, cost, delay, quality, utility, is_cooling, why)
+
+
+def shortlisted(offers: Sequence[Offer], sieve: Sieve, health: Health, now: float) -> list[Offer]:
+    """Those that the sieve lets through, at most SHORTLIST_MAX: whoever served this conversation before, the
+    largest models, the smallest where a contract lets one try, and the idlest. What is cooling down is left
+    out while there are others. Of a longer list most are looked at for size and load only, 0.3 us each."""
+    if len(offers) <= SHORTLIST_MAX:
+        return [offer for offer in offers if sieve(offer)]
+    count, demand = len(offers), sieve.demand
+    load = np.fromiter((it.running + it.queued for it in offers), np.float64, count)
+    size = np.fromiter((it.model.parameter_count if it.model else 0 for it in offers), np.float64, count)
+    keys = [-size, size, load] if demand.has_contract else [-size, load]
+    cooling = health.cooling(now)
+    found: dict[int, Offer] = {}
+    if demand.sticky is not None:
+        _fill(found, 1, (it for it in offers if is_sticky(it, demand)), sieve, cooling)
+    for part, key in enumerate(keys, 1):
+        room = SHORTLIST_MAX * part // len(keys)
+        places: list[int] = np.argsort(key, kind="stable").tolist()
+        _fill(found, room, map(offers.__getitem__, places), sieve, cooling)
+    if not found:
+        _fill(found, SHORTLIST_MAX, iter(offers), sieve, frozenset())
+    return list(found.values())
+
+
+def _fill(
+    found: dict[int, Offer], room: int, order: Iterator[Offer], sieve: Sieve, cooling: frozenset[object]
+) -> None:
+    while len(found) < room and (offer := next(order, None)) is not None:
+        is_out = cooling and (offer.peer in cooling or (offer.peer, offer.skill.id) in cooling)
+        if not is_out and id(offer) not in found and sieve(offer):
+            found[id(offer)] = offer
+
+
+def is_sticky(offer: Offer, demand: Demand) -> bool:
+    sticky = demand.sticky
+    return sticky is not None and (offer.peer, offer.skill.model) == (sticky.peer, sticky.model)
+
+
+def parameters_of(offer: Offer) -> int:
+    return offer.model.parameter_count if offer.model is not None else 0
+
+
+def _strength(offer: Offer, estimate: Estimate) -> float:
+    """How well a general model does, by its size until there is evidence. A size is a claim that outcomes
+    outweigh."""
+    low, high = _SIZE_CHANCES
+    count = parameters_of(offer)
+    by_size = _SIZE_MIDDLE + _SIZE_SLOPE * math.log10(count / 1e9) if count > 0 else low
+    weight = estimate.weight
+    return (SIZE_WEIGHT * min(max(by_size, low), high) + weight * estimate.chance) / (SIZE_WEIGHT + weight)
