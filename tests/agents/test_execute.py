@@ -26,7 +26,9 @@ from monai_node.registry.events import (
     AnswerDelta,
     RunEvent,
     RunFailed,
+    TaskContinued,
     TaskDispatched,
+    TaskText,
     TaskWasCompleted,
     TaskWasFailed,
 )
@@ -485,3 +487,42 @@ def test_a_task_for_each_item_of_what_it_does_not_depend_on_is_refused(each: str
     events = play(ask(task("a"), task("b"), task("c", "a", each=each)), Peer("ada", saying({})))
     assert isinstance(events[-1], RunFailed)
     assert (events[-1].status, events[-1].param) == (400, "mesh.plan")
+
+
+# --- results that are checked ---------------------------------------------------------------------------
+async def _chattering(request: TaskRequest) -> str:
+    return "What a lovely question that is."
+
+
+async def _counting(request: TaskRequest) -> str:
+    return "There are 7."
+
+
+def _how_many(name: str, *depends_on: str, **more: Any) -> Task:
+    return Task(id=name, text="How many are there?", depends_on=list(depends_on), **more)
+
+
+def test_a_result_that_is_not_what_the_task_asks_for_is_replaced_by_another_peers() -> None:
+    events = play(ask(_how_many("a")), Peer("ada", _chattering, 1.0), Peer("bob", _counting, 2.0))
+    (part,) = answer(events).parts
+    assert [event.text for event in of(TaskText, events)] == ["There are 7."]
+    assert (part.peer_name, part.attempts, part.verdict) == ("bob", 2, "")
+    (continued,) = of(TaskContinued, events)
+    assert continued.error == "a number was asked for, the result has none"
+
+
+def test_a_result_that_nobody_makes_better_is_given_and_its_provenance_says_what_is_wrong() -> None:
+    peers = [Peer("ada", _chattering, 1.0), Peer("bob", _chattering, 2.0)]
+    (part,) = answer(play(ask(_how_many("a")), *peers)).parts
+    assert (part.status, part.verdict) == ("completed", "a number was asked for, the result has none")
+
+
+def test_each_item_of_a_list_is_checked_by_itself() -> None:
+    async def half(request: TaskRequest) -> str:
+        return LIST if request.task == "a" else "Well, who knows."
+
+    plan = (task("a"), _how_many("b", "a", each="a"))
+    events = play(ask(*plan), Peer("ada", half, 1.0), Peer("bob", _counting, 9.0))
+    part = next(part for part in answer(events).parts if part.task == "b")
+    assert {item.peer_name for item in part.items} == {"bob"}
+    assert part.verdict == ""
