@@ -43,8 +43,9 @@ class LiveMesh:
 
     # --- processes --------------------------------------------------------------------------------
     def open_gateway(self, command: str = "gateway", *args: str) -> Ready:
-        """Start `gateway` or `up` on a port of its own, and wait until it is ready."""
-        node = self.spawn("gateway", command, "--port", "0", *args)
+        """Start `gateway` or `up` on a port of its own, and wait until it is ready. It sends no canaries:
+        a peer is asked what the test asks of it."""
+        node = self.spawn("gateway", command, "--port", "0", "--no-canaries", *args)
         self.ready = node.wait_ready()
         return self.ready
 

@@ -15,12 +15,14 @@ import pytest
 
 from monai_node.agents.graph import Task
 from monai_node.agents.request import MeshOptions, RunRequest
-from monai_node.mesh.config import NodeConfig
+from monai_node.mesh import canaries
+from monai_node.mesh.config import GatewayOptions, NodeConfig
 from monai_node.mesh.directory import DirectoryOptions, Pulse, open_directory
 from monai_node.mesh.engine.base import Engine
 from monai_node.mesh.engine.scripted import ScriptedEngine
 from monai_node.mesh.front import Front
 from monai_node.mesh.identity import Identity
+from monai_node.mesh.ledger import StoredLedger, open_ledger
 from monai_node.mesh.node import Node
 from monai_node.mesh.provider import Provider
 from monai_node.mesh.recipes import RecipeFile
@@ -28,12 +30,13 @@ from monai_node.mesh.state import open_state_dir
 from monai_node.registry.advert import Advert, Beacon, Signed, Skill, digest_of, seal
 from monai_node.registry.errors import NotFound, TaskFailed
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, RunFailed
-from monai_node.registry.ids import new_run_id
+from monai_node.registry.ids import RunId, new_run_id
 from monai_node.registry.secret import new_mesh
 from monai_node.registry.transport import open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, ChatMessage
 from monai_node.router.demand import of_label
 from monai_node.router.embed import Vectors
+from monai_node.router.policy import NO_POLICY, Names, Policy
 
 DICE = Skill(id="dice", name="dice", description="Rolls dice", examples=["Roll 3d6"])
 
@@ -251,3 +254,58 @@ def test_the_node_lists_itself_its_models_and_is_ready(tmp_path: Path) -> None:
         assert (own.state, own.name, own.skills) == ("self", "here", ["chat", "dice"])
 
     with_front(tmp_path, LetterEmbedder(), check)
+
+
+def with_ledger(
+    folder: Path,
+    engines: Sequence[Engine],
+    check: Callable[[Front, StoredLedger], Coroutine[Any, Any, None]],
+    policy: Policy = NO_POLICY,
+) -> None:
+    """Run `check` on a gateway that remembers what becomes of tasks."""
+
+    async def main() -> None:
+        async with (
+            asyncio.timeout(20),
+            opened_node(folder, engines) as node,
+            open_ledger(folder / "store.sqlite", "letters", time.time) as ledger,
+        ):
+            options = GatewayOptions(policy=policy)
+            owned = replace(node, config=replace(node.config, gateway=options))
+            await check(Front(owned, LetterEmbedder(), ledger=ledger), ledger)
+
+    asyncio.run(main())
+
+
+def test_a_run_may_be_rated_and_the_ranking_learns_from_it(tmp_path: Path) -> None:
+    async def check(front: Front, ledger: StoredLedger) -> None:
+        for _ in range(5):
+            _, last = await answer(front, "Roll 3d6")
+            assert await front.feedback(RunId(last.run), None, 0.0) == ["t1"]
+        assert len(ledger.estimates) >= 5
+        with pytest.raises(NotFound):
+            await front.feedback(RunId("run-none"), None, 0.0)
+
+    with_ledger(tmp_path, [ScriptedEngine("4", alias="d", skills=[DICE])], check)
+
+
+@pytest.mark.parametrize("is_denied", [False, True])
+def test_canaries_go_to_peers_that_the_owner_lets_have_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_denied: bool
+) -> None:
+    monkeypatch.setattr(canaries, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(canaries, "IDLE_SECONDS", 0.0)
+    chat = ScriptedEngine("no idea")
+    talk = Skill(id="talk", name="talk", description="Talks", model="other", is_general=True)
+    other = ScriptedEngine("no idea", alias="other", skills=[talk])
+
+    async def check(front: Front, ledger: StoredLedger) -> None:
+        asking = asyncio.create_task(front.keep_asking_canaries())
+        while len(ledger.estimates) < 1 + (not is_denied):
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        assert bool(chat.requests) != is_denied
+        assert other.requests
+
+    denied = Policy("open", denied=(Names(models=frozenset({"scripted"} if is_denied else ())),))
+    with_ledger(tmp_path, [chat, other], check, denied)
