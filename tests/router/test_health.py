@@ -12,7 +12,7 @@ from monai_node.registry.errors import (
     TaskFailed,
 )
 from monai_node.registry.ids import PeerId
-from monai_node.router.health import STANDINGS_MAX, Health
+from monai_node.router.health import FLAP_SECONDS, PROBE_SECONDS, STANDINGS_MAX, Health
 
 A, B = PeerId("a"), PeerId("b")
 
@@ -135,3 +135,55 @@ def test_the_length_of_a_few_results_moves_what_is_expected_within_bounds() -> N
     health.succeeded(B, "chat", 1.0, chars=100_000)
     health.succeeded(A, "chat", 1.0, chars=1)
     assert health.expected_seconds(A, "chat") == 8.0
+
+
+def test_a_peer_that_has_cooled_down_gets_one_attempt_at_a_time() -> None:
+    health = Health()
+    health.failed(A, "chat", PeerLost("x"), now=0.0)
+    assert health.cooling_seconds(A, "chat", now=31.0) == 0
+    health.asked(A, "chat", now=31.0)
+    assert health.cooling_seconds(A, "chat", now=32.0) == PROBE_SECONDS - 1
+    assert health.cooling_seconds(A, "chat", now=31.0 + PROBE_SECONDS) == 0
+    health.succeeded(A, "chat", 1.0)
+    health.asked(A, "chat", now=50.0)
+    assert health.cooling_seconds(A, "chat", now=50.0) == 0
+
+
+def test_a_peer_that_comes_back_only_to_be_lost_again_is_ejected_for_longer_each_time() -> None:
+    health = Health()
+    cooled: list[float] = []
+    for round_ in range(4):
+        health.failed(A, "chat", PeerLost("x"), now=round_ * 60.0)
+        cooled.append(health.cooling_seconds(A, "chat", now=round_ * 60.0))
+        health.succeeded(A, "chat", 1.0)
+    assert cooled == [30, 30, 60, 90]
+    later = 180.0 + FLAP_SECONDS + 1
+    health.failed(A, "chat", PeerLost("x"), now=later)
+    assert health.cooling_seconds(A, "chat", now=later) == 30
+
+
+def test_failing_at_one_skill_after_another_is_not_flapping() -> None:
+    health = Health()
+    for skill in ("a", "b"):
+        health.failed(A, skill, PeerLost("x"), now=0.0)
+    assert health.cooling_seconds(A, "b", now=0.0) == 30
+
+
+def test_ejection_is_ignored_in_a_panic_and_not_because_two_peers_of_three_are_gone() -> None:
+    health = Health()
+    for peer in ("p0", "p1"):
+        health.failed(PeerId(peer), "chat", PeerLost("x"), now=0.0)
+    listed = [PeerId(f"p{number}") for number in range(5)]
+    assert health.ejected(listed[:3], key, now=0.0) == listed[:2]
+    health.failed(PeerId("p2"), "chat", PeerLost("x"), now=0.0)
+    assert health.ejected(listed, key, now=0.0) == []
+    assert health.ejected([*listed, A], key, now=0.0) == listed[:3]
+
+
+def test_all_that_cools_down_is_listed() -> None:
+    health = Health()
+    health.failed(A, "chat", PeerLost("x"), now=0.0)
+    for skill in ("a", "b", "c"):
+        health.failed(B, skill, TaskFailed("x"), now=0.0)
+    assert health.cooling(1.0) == {(A, "chat"), B}
+    assert health.cooling(31.0) == frozenset()
