@@ -101,8 +101,9 @@ class SomethingDone:
     def whole(self, text: str) -> Verdict:
         if not text or text.isspace():
             return Verdict("failed", "the result is empty", is_hollow=True)
-        # White space and marks may differ.
-        if self.task and len(text) <= 2 * len(self.task) + 100 and _plain(text) == _plain(self.task):
+        # White space and marks may differ; another case is work done, if not much.
+        is_short = len(text) <= 2 * len(self.task) + 100
+        if self.task and is_short and _WORD.findall(text) == _WORD.findall(self.task):
             return Verdict("failed", "the result repeats the task and nothing else", is_hollow=True)
         return OPEN
 

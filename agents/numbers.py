@@ -17,7 +17,7 @@ _FIGURE = re.compile(
     r"(?:[eE](?P<power>[+-]?\d{1,2}))?(?!\w)"
 )
 _MARK = re.compile(r"\D")
-_ANY_DIGIT = re.compile(r"\d")
+_ANY_DIGIT = re.compile(r"[\d½¼¾⅓⅔⅛]")
 _OVER = re.compile(r"(?<![\d/])(\d{1,15})\s?[/⁄]\s?(\d{1,15})(?![\d/])")
 _WORD = re.compile(r"[^\W\d_]+")
 _FIGURES_MAX = 100
@@ -132,5 +132,5 @@ def _ways(figure: str) -> Iterator[tuple[str, int]]:
         yield "".join(parts), 0  # every mark groups thousands
     if marks and marks[-1] in ".,":
         yield "".join(parts), len(parts[-1])
-    if len(marks) == 1:  # a list without blanks: "3,4"
+    if marks == [","] and len(parts[1]) != 3:  # a list without blanks: "3,4"
         yield from ((part, 0) for part in parts)

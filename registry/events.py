@@ -101,7 +101,8 @@ class TaskText(Event):
 
 
 class TaskContinued(Event):
-    """A peer was lost; another one goes on after what was already shown."""
+    """A peer was lost, or its result is not what was asked for; another one goes on after what was already
+    shown."""
 
     type: Literal["task.continued"] = "task.continued"
     task: str

@@ -284,11 +284,15 @@ def test_what_is_not_plainly_asked_for_is_not_demanded(task: str, result: str) -
 
 # --- nothing done, parameters, conversations ------------------------------------------------------------
 @pytest.mark.parametrize(
-    "result", ["", " \n\t ", "Tell me a long story about dogs.", "tell me a LONG story: about dogs"]
+    "result", ["", " \n\t ", "Tell me a long story about dogs.", "Tell me: a long  story about dogs"]
 )
 def test_nothing_and_the_tasks_own_words_are_hollow(result: str) -> None:
     verdict = drawn("Tell me a long story about dogs").whole(result)
     assert (verdict.kind, verdict.is_hollow) == ("failed", True)
+
+
+def test_words_in_another_case_are_not_the_tasks_own() -> None:
+    assert drawn("Tell me a long story about dogs").whole("TELL ME A LONG STORY ABOUT DOGS").kind == "open"
 
 
 def test_of_a_plain_writing_task_nothing_is_held_back_and_nothing_is_learnt() -> None:
