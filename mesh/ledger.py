@@ -80,15 +80,13 @@ class StoredLedger:
 
     def ended(self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending) -> None:
         self._store.keep_ending(run, task, attempt, ending)
-        # As announced, for so the ranking asks for it; what a peer says afterwards is the next best.
-        digest, is_whole = candidate.digest or ending.digest, ending.code in _WHOLE
-        work = _Work(candidate.peer, candidate.skill, digest, candidate.vector, is_whole)
+        # The digest is the announced one, by which the ranking asks: what a peer says of itself afterwards
+        # would let it file its bad results elsewhere.
+        is_whole = ending.code in _WHOLE
+        work = _Work(candidate.peer, candidate.skill, candidate.digest, candidate.vector, is_whole)
         if ending.value is not None and ending.source is not None:
-            at = self._now()
-            outcome = Outcome(
-                work.peer, work.skill, work.digest, ending.value, ending.source, at, work.vector
-            )
-            self.keep(outcome, run, task)
+            value, source, at = ending.value, ending.source, self._now()
+            self.keep(Outcome(work.peer, work.skill, work.digest, value, source, at, work.vector), run, task)
         if work.is_whole or ending.chars > 0:
             self._remember(run, task, work)
 
@@ -99,7 +97,8 @@ class StoredLedger:
 
     def rate(self, run: str, task: str | None, rating: float) -> list[str]:
         """Take what a user says of a run, or of one of its tasks: 0 for bad to 1 for good. The tasks for
-        which it counts now; rating one again changes what was said before.
+        which it counts. Rating one again takes the place of what is kept of it; what was learnt before
+        counts beside it until the next start.
 
         When a run has several tasks nobody knows which of them is meant, and each has its part of the
         blame. A peer of which much was said lately is not rated. NotFound when the run is not known, or

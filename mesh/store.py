@@ -26,7 +26,7 @@ from monai_node.router.outcome import Ending, Outcome, Source
 # About 15 MB with vectors of 384 dimensions: twice what the estimates hold in memory, so that theirs are
 # there again after a start whichever they are.
 OUTCOMES_MAX = 16_384
-# With six candidates each about 30 MB: some days of a busy gateway, all that anybody looks back on.
+# With six candidates each about 40 MB: some days of a busy gateway, all that anybody looks back on.
 DECISIONS_MAX = 10_000
 DIMENSIONS_MAX = 4096
 
@@ -195,11 +195,6 @@ class Store:
     async def flush(self) -> None:
         """Return when all that was kept before is on disk, or lost and counted."""
         await self._database.flush()
-
-    @property
-    def lost_count(self) -> int:
-        """Rows that could not be kept since the store was opened."""
-        return self._database.lost_count
 
     async def _decisions(self, which: str, *values: str | int) -> list[Decision]:
         def read(connection: sqlite3.Connection) -> list[Decision]:

@@ -17,9 +17,9 @@ from monai_node.router.estimate import Estimates
 from monai_node.router.outcome import Ending
 
 ANNA, BELA = PeerId("12D3KooWanna"), PeerId("12D3KooWbela")
-DONE = Ending(None, None, 1.0, 1, chars=5, digest="sha256:aa")
-PASSED = Ending(1.0, "contract", 1.0, 1, chars=5, digest="sha256:aa")
-BROKEN = Ending(0.0, "contract", 1.0, 1, code="contract_broken", chars=5, digest="sha256:aa")
+DONE = Ending(None, None, 1.0, 1, chars=5, digest="sha256:said-afterwards")
+PASSED = Ending(1.0, "contract", 1.0, 1, chars=5, digest="sha256:said-afterwards")
+BROKEN = Ending(0.0, "contract", 1.0, 1, code="contract_broken", chars=5, digest="sha256:said-afterwards")
 LOST = Ending(None, None, 1.0, 1, code="peer_lost", chars=3)
 SILENT = Ending(None, None, 1.0, 1, code="peer_unreachable")
 
@@ -33,7 +33,7 @@ class Clock:
 
 
 def candidate(peer: PeerId = ANNA) -> Candidate:
-    return Candidate(peer, "name", "chat", "m", True, 0.5, ("1 running",))
+    return Candidate(peer, "name", "chat", "m", True, 0.5, ("1 running",), digest="sha256:aa")
 
 
 @asynccontextmanager
