@@ -22,6 +22,9 @@ from monai_node.registry.errors import SetupError, TaskFailed
 # second: 74 with 64, 115 with 128, 121 with 256, 90 with 512, as every token is compared with all others.
 BATCH_TOKENS = 256
 TEXTS_MAX = 16  # computed together
+# From here on ggml's flash attention works in tiles: 24 ms instead of 31 with 64 tokens, 102 instead of 203
+# with 192. With fewer it takes 7 instead of 6 with 8 tokens, 45 instead of 25 with 48.
+_TILED_TOKENS = 64
 
 Vectors = NDArray[np.float32]
 
@@ -34,16 +37,8 @@ class Encoder:
 
     def __init__(self, path: Path) -> None:
         self._model = Model(str(path), 0, use_extra_bufts=not has_amx())
-        options = llama_cpp.llama_context_default_params()
-        options.n_ctx, options.n_seq_max = BATCH_TOKENS * TEXTS_MAX, TEXTS_MAX
-        # A text is computed in one step or not at all: ggml aborts where n_ubatch is less than the batch.
-        options.n_batch, options.n_ubatch = BATCH_TOKENS, BATCH_TOKENS
-        options.n_threads, options.n_threads_batch = 1, 1
-        options.embeddings, options.pooling_type = True, llama_cpp.LLAMA_POOLING_TYPE_MEAN
-        options.no_perf = True
-        self._context: Any = llama_cpp.llama_init_from_model(self._model.pointer, options)
-        if not self._context:
-            raise SetupError("there is not enough memory for the embedder")
+        self._short = _open_context(self._model, _TILED_TOKENS, llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+        self._long = _open_context(self._model, BATCH_TOKENS, llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED)
         self.dimensions: int = llama_cpp.llama_model_n_embd(self._model.pointer)
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
         self._token = np.ctypeslib.as_array(self._batch.token, (BATCH_TOKENS,))
@@ -72,11 +67,27 @@ class Encoder:
             for place in range(start, end):
                 self._text[place][0] = number
         self._batch.n_tokens = end
-        code = llama_cpp.llama_encode(self._context, self._batch)
+        context = self._short if end < _TILED_TOKENS else self._long
+        code = llama_cpp.llama_encode(context, self._batch)
         if code != 0:
             raise TaskFailed(f"the embedding model could not be run (llama_encode returned {code})")
-        means = [llama_cpp.llama_get_embeddings_seq(self._context, number) for number in range(len(texts))]
+        means = [llama_cpp.llama_get_embeddings_seq(context, number) for number in range(len(texts))]
         return np.stack([np.ctypeslib.as_array(mean, (self.dimensions,)) for mean in means])
+
+
+def _open_context(model: Model, tokens: int, flash_attention: int) -> Any:
+    options = llama_cpp.llama_context_default_params()
+    options.n_ctx, options.n_seq_max = tokens * TEXTS_MAX, TEXTS_MAX
+    # A text is computed in one step or not at all: ggml aborts where n_ubatch is less than the batch.
+    options.n_batch, options.n_ubatch = tokens, tokens
+    options.n_threads, options.n_threads_batch = 1, 1
+    options.embeddings, options.pooling_type = True, llama_cpp.LLAMA_POOLING_TYPE_MEAN
+    options.flash_attn_type = flash_attention
+    options.no_perf = True
+    context = llama_cpp.llama_init_from_model(model.pointer, options)
+    if not context:
+        raise SetupError("there is not enough memory for the embedder")
+    return context
 
 
 def _batches(texts: Sequence[Sequence[int]]) -> Generator[list[Sequence[int]]]:
