@@ -6,12 +6,33 @@ import hashlib
 from collections.abc import Sequence
 
 from monai_node.agents.graph import Task
+from monai_node.agents.languages import language_of
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
 from monai_node.agents.task_request import share_of
 from monai_node.registry.wire import ChatMessage, Label
 from monai_node.router.demand import CHARS_PER_TOKEN, RESULT_CHARS, Conversation, Demand
 from monai_node.router.policy import Policy, listed
+
+# What models announce, by what `language_of` gives; Cyrillic letters are written in many languages.
+_TAGS = {
+    "Arabic": "ar",
+    "Chinese": "zh",
+    "Dutch": "nl",
+    "English": "en",
+    "French": "fr",
+    "German": "de",
+    "Greek": "el",
+    "Hebrew": "he",
+    "Hindi": "hi",
+    "Italian": "it",
+    "Japanese": "ja",
+    "Korean": "ko",
+    "Polish": "pl",
+    "Portuguese": "pt",
+    "Spanish": "es",
+    "Thai": "th",
+}
 
 
 def demand_of(
@@ -24,6 +45,7 @@ def demand_of(
     expected = RESULT_CHARS if limit is None else min(RESULT_CHARS, int(limit * CHARS_PER_TOKEN))
     return Demand(
         policy_of(request, label, count),
+        language=_TAGS.get(language_of(task.text), ""),
         prompt_chars=_prompt_chars(task, plan, request),
         expected_chars=expected,
         needs_tools=plan.is_passthrough and (bool(parameters.tools) or plan.reason == "tools"),

@@ -85,6 +85,20 @@ def eligible(offer: Offer, demand: Demand) -> str:
     )
 
 
+def unspoken(offer: Offer, demand: Demand) -> str:
+    """Why an offer is no good choice for the language of a task, in words; "" when it is one, or nobody can
+    say. No filter: models speak languages that nobody listed, and a poor answer is better than none."""
+    tags = [_primary(tag) for tag in offer.model.languages] if offer.model is not None else []
+    if not demand.language or _primary(demand.language) in tags or not all(len(tag) <= 3 for tag in tags):
+        return ""
+    return f"speaks {', '.join(tags[:5])}, not {demand.language}" if tags else ""
+
+
+def _primary(tag: str) -> str:
+    """Its first part: a model of "pt" is one for "pt-BR"."""
+    return tag.lower().replace("_", "-").partition("-")[0]
+
+
 def can_call_tools(offer: Offer) -> bool:
     return offer.model is not None and "tools" in offer.model.features
 
@@ -138,21 +152,10 @@ def _unfit_model(offer: Offer, demand: Demand) -> str:
         return "cannot call tools"
     if model is None:
         return ""
-    if demand.language and model.languages and not _speaks(demand.language, model.languages):
-        return f"speaks {', '.join(model.languages[:5])}, not {demand.language}"
     needed = tokens(demand.prompt_chars) + tokens(demand.expected_chars)
     if 0 < model.n_ctx < needed:
         return f"reads {model.n_ctx} tokens at most, about {needed:.0f} are needed"
     return ""
-
-
-def _speaks(language: str, announced: Iterable[str]) -> bool:
-    """By the first part of the tags: a model of "pt" is one for "pt-BR"."""
-    return _primary(language) in map(_primary, announced)
-
-
-def _primary(tag: str) -> str:
-    return tag.lower().replace("_", "-").partition("-")[0]
 
 
 def _too_dear(offer: Offer, demand: Demand) -> str:

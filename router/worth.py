@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from monai_node.router.delay import Delay, delay_at
-from monai_node.router.demand import Demand, Sieve, cost_of
+from monai_node.router.demand import Demand, Sieve, cost_of, unspoken
 from monai_node.router.estimate import PRIOR_CHANCE, Estimate
 from monai_node.router.health import Health
 from monai_node.router.offer import Offer
@@ -21,6 +21,9 @@ from monai_node.router.speed import Speeds
 DELAY_WEIGHT = 0.02
 # What one unit of the mesh's currency is worth, in chance.
 COST_WEIGHT = 0.1
+# Of its chance, what a model keeps in a language that it does not list: so that one which lists it comes
+# first although it is ten times smaller.
+UNSPOKEN_SHARE = 0.7
 # What the size of a model says weighs as much as so many outcomes of its own.
 SIZE_WEIGHT = 10.0
 _SIZE_SLOPE = 0.18  # of chance for ten times the parameters: MMLU of Qwen2.5, 47.5 at 0.5B to 86.1 at 72B
@@ -103,6 +106,8 @@ def weigh(
     cost = cost_of(offer, demand.expected_chars)
     delay = delay_at(offer, demand, knowledge.speeds, health, now)
     chance = _strength(offer, estimate) if kind == "general" else fit * estimate.chance
+    if foreign := unspoken(offer, demand):
+        chance, why = chance * UNSPOKEN_SHARE, (*why, foreign)
     quality = chance - COST_WEIGHT * cost
     failures = health.standing(offer.peer, offer.skill.id).failures
     late = max(0.0, delay.total - demand.slack_seconds)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from monai_node.agents.demand import conversation_of, demand_of
+from monai_node.agents.demand import _TAGS, conversation_of, demand_of  # pyright: ignore[reportPrivateUsage]
 from monai_node.agents.graph import Task
+from monai_node.agents.languages import TOLD_LANGUAGES
 from monai_node.agents.plan import plan
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.registry.ids import new_run_id
@@ -87,3 +88,16 @@ def test_only_a_conversation_that_is_passed_on_whole_is_named() -> None:
 def test_rules_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MeshOptions(**options)
+
+
+def test_the_language_of_a_task_is_told_where_it_is_plain() -> None:
+    german = (
+        "Bitte fasse den folgenden Text für mich zusammen, und sage mir, ob er von einer Reise handelt oder"
+        " nicht, und wer mit wem reist."
+    )
+    (plain,), (short,) = demands(asked(german, plan="never")), demands(asked("Hallo!", plan="never"))
+    assert (plain.language, short.language) == ("de", "")
+
+
+def test_every_language_that_can_be_told_has_a_tag() -> None:
+    assert {*_TAGS, "Cyrillic"} == TOLD_LANGUAGES

@@ -89,6 +89,18 @@ def test_what_costs_must_be_so_much_better() -> None:
     assert general(dear).candidates[0].terms["cost"] == 1.0
 
 
+def test_who_speaks_the_language_of_a_task_comes_before_a_larger_one_that_does_not() -> None:
+    def speaking(offer: Offer, tag: str) -> Offer:
+        assert offer.model is not None
+        return replace(offer, model=offer.model.model_copy(update={"languages": [tag]}))
+
+    offers = (speaking(chat("big", 7), "en"), speaking(chat("small", 1), "de"))
+    assert peers(general(*offers, demand=replace(ASKED, language="de"))) == ["small", "big"]
+    assert peers(general(*offers, demand=replace(ASKED, language="en"))) == ["big", "small"]
+    (alone,) = general(offers[0], demand=replace(ASKED, language="de")).candidates
+    assert "speaks en, not de" in alone.reasons
+
+
 def test_almost_equal_ones_are_one_tier_and_clearly_worse_ones_another() -> None:
     offers = (chat("a", digest="x"), chat("b", digest="y"), chat("c", digest="z"))
     known = knowing({"a": (0.80, 90.0), "b": (0.79, 90.0), "c": (0.6, 90.0)})

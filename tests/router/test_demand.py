@@ -6,7 +6,7 @@ import pytest
 
 from monai_node.registry.advert import ModelInfo, Skill
 from monai_node.registry.ids import PeerId
-from monai_node.router.demand import FILTERED_TOLD_MAX, Demand, Sieve, cost_of, eligible, of_label
+from monai_node.router.demand import FILTERED_TOLD_MAX, Demand, Sieve, cost_of, eligible, of_label, unspoken
 from monai_node.router.offer import Offer
 from monai_node.router.policy import Policy, listed
 
@@ -39,7 +39,6 @@ AGENT = Offer(PeerId("b"), "b", "trusted", Skill(id="sums", name="", description
             replace(ASKED, makes=frozenset({"image/png", "audio/wav"})),
             "makes text/plain, not audio/wav or image/png",
         ),
-        (offer(languages=["en", "fr"]), replace(ASKED, language="de"), "speaks en, fr, not de"),
         (
             offer(n_ctx=512),
             replace(ASKED, prompt_chars=1600),
@@ -74,8 +73,7 @@ def test_what_cannot_be_given_a_task_is_filtered_with_numbers(
             replace(ASKED, takes=frozenset({"image/png"}), makes=frozenset({"image/png"})),
         ),
         (offer(modes=("*/*",)), replace(ASKED, takes=frozenset({"text/plain", "audio/wav"}))),
-        (offer(languages=["pt"]), replace(ASKED, language="pt-BR")),
-        (offer(), replace(ASKED, language="de")),
+        (offer(languages=["en"]), replace(ASKED, language="de")),
         (offer(n_ctx=600), replace(ASKED, prompt_chars=1600)),
         (offer(features=["tools"]), replace(ASKED, needs_tools=True)),
         (offer(5.0), replace(ASKED, policy=Policy("trusted", cost_max=1.0))),
@@ -99,3 +97,18 @@ def test_only_some_of_what_was_filtered_is_told() -> None:
     sieve = Sieve(of_label("local"))
     assert not any(sieve(AGENT) for _ in range(FILTERED_TOLD_MAX + 5))
     assert len(sieve.filtered) == FILTERED_TOLD_MAX
+
+
+@pytest.mark.parametrize(
+    ("announced", "language", "said"),
+    [
+        (["en", "fr"], "de", "speaks en, fr, not de"),
+        (["pt"], "pt-BR", ""),
+        (["en-GB"], "en", ""),
+        ([], "de", ""),
+        (["en"], "", ""),
+        (["English"], "de", ""),
+    ],
+)
+def test_a_language_that_is_not_listed_is_told(announced: list[str], language: str, said: str) -> None:
+    assert unspoken(offer(languages=announced), replace(ASKED, language=language)) == said
