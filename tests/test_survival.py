@@ -1,4 +1,5 @@
-"""Providers are killed and frozen in the middle of an answer: it is continued, or its end is an error.
+"""Providers are killed and frozen in the middle of an answer: it is continued, or its end is an error. And
+one lies: another's answer is shown.
 
 Every answer is judged twice: by what its test expects of the text, and by the checker of the fault kit
 at the end of the test (fixture `history`).
@@ -39,6 +40,20 @@ async def tale(text: str) -> AsyncIterator[str]:
         await asyncio.sleep(0.015)
         yield word
 """
+# Counts the letters of words, honestly or not.
+COUNTER = """
+from monai_node.agents import Agent
+
+agent = Agent("counter")
+
+
+@agent.skill(examples=["How many letters does this word have", "Count the letters"])
+def letters(text: str) -> str:
+    '''Counts the letters of words.'''
+    return {answer!r}
+"""
+HONEST, LIE = "It has 9 letters.", "Letters are a fine thing to have."
+COUNTING = {"id": "t1", "text": "How many letters does the word lifeboats have?", "skill": "counter.letters"}
 PIECES_MIN = 8  # what a tale arrives in even on a slow machine, so that every kill strikes
 PLAN = {"plan": [{"id": "t1", "text": "Tell me the long tale", "skill": "tale"}]}
 BACK_SECONDS = 15.0
@@ -138,6 +153,13 @@ def freeze(node: NodeProcess) -> None:
     node.freeze()
 
 
+def made_by(history: History) -> list[tuple[str, str]]:
+    """Who made each result, and what is wrong with it."""
+    events = [record.event for record in history.records if isinstance(record, MeshEvent)]
+    parts = [event["provenance"] for event in events if event["type"] == "task.completed"]
+    return [(part["peer_name"], part["verdict"]) for part in parts]
+
+
 def lost_peers(history: History) -> int:
     return sum(
         isinstance(record, MeshEvent) and record.event["type"] == "task.continued"
@@ -181,6 +203,22 @@ def test_a_frozen_provider_costs_its_answer_seconds_and_no_word(victims: Victims
     # 2 s of silence make it suspect, then the tale is told again from its start: 0.6 s.
     assert 1.5 < victims.seconds_since < 5
     assert lost_peers(history) == 1
+
+
+def test_a_lie_is_replaced_while_somebody_is_honest_and_marked_when_nobody_is(
+    mesh: LiveMesh, victims: Victims, history: History
+) -> None:
+    for name, answer in (("honest", HONEST), ("liar", LIE)):
+        (mesh.folder / f"{name}.py").write_text(COUNTER.format(answer=answer))
+        victims.start(name, source=str(mesh.folder / f"{name}.py"))
+    # What was not measured yet is tried first: the liar the second time at the latest.
+    answers = [victims.client.chat("How many letters?", mesh={"plan": [COUNTING]}) for _ in range(3)]
+    assert [answer.text for answer in answers] == [HONEST] * 3
+    assert set(made_by(history)) == {("honest", "")}
+    assert lost_peers(history) > 0
+    mesh.nodes["honest"].stop()
+    assert victims.client.chat("How many letters?", mesh={"plan": [COUNTING]}).text == LIE
+    assert made_by(history)[-1] == ("liar", "a number was asked for, the result has none")
 
 
 # --- nobody else is there -------------------------------------------------------------------------
