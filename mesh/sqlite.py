@@ -10,23 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from monai_node.mesh.state import explained, set_aside
+from monai_node.mesh.sqlite_file import Migration, connect, is_damage, keep_aside, transaction
 from monai_node.registry.errors import NodeError, SetupError, log_defect
 
 _log = logging.getLogger(__name__)
 
-# That one statement waits for another process that has the file.
-BUSY_SECONDS = 5.0
 # That a caller waits for its turn and its answer.
 CALL_SECONDS_MAX = 10.0
 # That leaving waits for what is still to be written; a disk that hangs must not keep a node from ending.
@@ -37,12 +34,6 @@ WAITING_MAX = 4096
 BATCH_MAX = 256
 
 Value = str | bytes | int | float | None
-# The statements that lead from one version of a schema to the next.
-Migration = Sequence[str]
-
-# What SQLite says of a file that is damaged, or is none of its own.
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
 _T = TypeVar("_T")
 
 
@@ -152,7 +143,7 @@ class Database:
             self._ended.set_result(None)
 
     def _connect(self) -> None:
-        self._connection = _connect(self._path, self._migrations)
+        self._connection = connect(self._path, self._migrations)
         self._inode = self._path.stat().st_ino
 
     def _serve_next(self) -> bool:
@@ -196,17 +187,17 @@ class Database:
 
     def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
-            with _transaction(self._connection):
+            with transaction(self._connection):
                 return work(self._connection)
         except sqlite3.Error as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
         self._connection.close()
         # Another process may have met the damage before: then the file is a new one already.
         if self._path.stat().st_ino == self._inode:
-            _set_aside(self._path)
+            keep_aside(self._path)
         self._connect()
-        with _transaction(self._connection):
+        with transaction(self._connection):
             return work(self._connection)
 
     def _lose(self, count: int, why: str) -> None:
@@ -230,85 +221,3 @@ async def open_database(path: Path, migrations: Sequence[Migration]) -> AsyncGen
         yield database
     finally:
         await database.close()
-
-
-def _connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
-    """Blocks, for BUSY_SECONDS or a little more."""
-    with explained(path):
-        try:
-            try:
-                return _opened(path, migrations)
-            except sqlite3.Error as error:
-                if not _is_damage(error):
-                    raise
-            _set_aside(path)
-            return _opened(path, migrations)
-        except sqlite3.Error as error:
-            raise SetupError(
-                f"{path} cannot be used ({error}); choose a writable directory with --state-dir"
-            ) from None
-
-
-def _set_aside(path: Path) -> None:
-    """Keep a damaged file under another name, with its companions."""
-    kept = set_aside(path)
-    for companion in ("-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + companion).replace(kept.with_name(kept.name + companion))
-    _log.warning("%s was damaged; it is set aside as %s, and a new one is begun", path.name, kept.name)
-
-
-def _opened(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
-    # By ourselves, for its mode, which SQLite gives the companions too.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-    _refuse_newer(path, len(migrations))
-    # Transactions are begun and ended here, never by the module on its own. Used by one thread alone.
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        for version, statements in enumerate(migrations, start=1):
-            with _transaction(connection):
-                if _version(connection) < version:
-                    for statement in statements:
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version = {version}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _refuse_newer(path: Path, known: int) -> None:
-    """Before anything is written: opening for writing already changes a file that was not closed well."""
-    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-        version = _version(connection)
-    if version > known:
-        raise SetupError(
-            f"{path} was written by a newer monai-node (schema {version}, this one knows {known}); "
-            "upgrade, or give another --state-dir"
-        )
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    row: tuple[int] = connection.execute("PRAGMA user_version").fetchone()
-    return row[0]
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Generator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # of a damaged file, not even that can be done
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)  # absent where the module itself complains
-    return isinstance(code, int) and (code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ)
