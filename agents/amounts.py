@@ -38,9 +38,8 @@ def compiled(pattern: str) -> re.Pattern[str]:
 _ITEMS = compiled(
     rf"""(?:^|[.!?:;,\n]\s*|\b(?:and|then|please|you|und|et|y|to)\s+)
     (?:list|name|give\ me|give|suggest|recommend|provide|brainstorm|think\ of|think\ up|come\ up\ with
-    |propose|nenne?|nennen|liste|zähle
-    |cite|donne(?:-moi)?|propose|enumera|dime|nombra|sugiere)\s+(?:me\s+|us\s+|mir\s+
-    |moi\s+)?(?:exactly\s+|just\s+|the\s+(?:top|first|main|best)\s+)?
+    |propose|nenne?|nennen|liste|zähle|cite|donne(?:-moi)?|propose|enumera|dime|nombra|sugiere)\s+(?:me\s+
+    |us\s+|mir\s+|moi\s+)?(?:exactly\s+|just\s+|the\s+(?:top|first|main|best)\s+)?
     {_N}\s+(?P<what>[^\W\d_][^.?!\n]*)"""
 )
 _BULLETS = compiled(
@@ -49,29 +48,28 @@ _BULLETS = compiled(
 )
 # Three of them, three or four, three minutes: no list of three.
 _NO_ITEMS = compiled(
-    r"""(?:of|or|to|and|by|x|%)\b|(?:\S+\s+){0,2}(?:minutes?|seconds?|hours?|days?|weeks?|months?|years?|words?
-    |characters?|sentences?|lines?|paragraphs?|stanzas?|verses?|percent|times|dollars?|euros?|cents?|stars?
-    |minuten|tage|jahre|wörter|sätze|sekunden|mots|phrases|lignes|jours|ans|palabras|frases|líneas|días|años
-    |degrees|km|kg|m|cm|g|ml|people)\b"""
+    r"""(?:of|or|to|and|by|x|%)\b|(?:\S+\s+){0,2}(?:minutes?|seconds?|hours?|days?|weeks?|months?|years?
+    |words?|characters?|sentences?|lines?|paragraphs?|stanzas?|verses?|percent|times|dollars?|euros?|cents?
+    |stars?|minuten|tage|jahre|wörter|sätze|sekunden|mots|phrases|lignes|jours|ans|palabras|frases|líneas
+    |días|años|degrees|km|kg|m|cm|g|ml|people)\b"""
 )
 _EACH = compiled(r"\b(?:each|every|per|jede[nrs]?|chaque|cada|both|or|then|table|another|more|further)\b")
 _WORDS_MAX = compiled(
     r"""(?:at\ most|no\ more\ than|not\ more\ than|maximum(?:\ of)?|max\.?|up\ to|under|fewer\ than
-    |less\ than|within|höchstens|maximal
-    |au\ (?:plus|maximum)|maximum\ de|máximo(?:\ de)?|como\ máximo|in)\s+(?P<count>\d{1,4})\s+(?:words
-    |wörtern?|worte[n]?|mots|palabras)\b
+    |less\ than|within|höchstens|maximal|au\ (?:plus|maximum)|maximum\ de|máximo(?:\ de)?|como\ máximo
+    |in)\s+(?P<count>\d{1,4})\s+(?:words|wörtern?|worte[n]?|mots|palabras)\b
     (?!\s+(?:per|each|a\ |for\ each|apart))"""
 )
 _SENTENCES = compiled(
     rf"""\b(?:in|into|with|to|as|using|auf|en|dans)\s+(?:just\s+|only\s+|exactly\s+|at\ most\s+
-    |about\s+)?(?:(?:a|an|einem|einen|une|una|un)\b(?:\s+(?:single|short|simple|einzigen|kurzen|seule
-    |sola))?|{_N})\s+
+    |about\s+)?(?:(?:a|an|einem|einen|une|una|un)\b(?:\s+(?:single|short|simple|einzigen|kurzen|seule|sola))?
+    |{_N})\s+
     (?:short\s+|simple\s+|plain\s+|clear\s+)?(?:sentences?|satz|sätzen?|phrases?|frases?
     |oraci[oó]n(?:es)?)\b(?!\s+(?:each|per|for\ each|with))"""
 )
 _LINES = compiled(
-    rf"""\b{_N}[- ]line\ (?:poem|verse|rhyme|summary|notice|note|reply|message|text|joke|description
-    |slogan|handover)\b
+    rf"""\b{_N}[- ]line\ (?:poem|verse|rhyme|summary|notice|note|reply|message|text|joke|description|slogan
+    |handover)\b
     |(?:^\s*(?:an?\ )?|\b(?:write|compose|draft|make|give|pen|create|schreibe?|écris
     |escribe)\b[^.?!\n]{{0,30}}\b)(?P<haiku>haiku)\b"""
 )

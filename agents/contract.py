@@ -17,11 +17,10 @@ from monai_node.agents.clauses import (
     SEARCHED_CHARS_MAX,
     Clause,
     InLanguage,
-    OnDate,
-    OnWeekday,
     Quoting,
     SomethingDone,
 )
+from monai_node.agents.days import OnDate, OnWeekday
 from monai_node.agents.formats import IsJson
 from monai_node.agents.graph import Task
 from monai_node.agents.known_answers import known_answer

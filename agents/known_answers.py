@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from fractions import Fraction
 
 from monai_node.agents import Abstain, Context
-from monai_node.agents.clauses import OnDate, OnWeekday
+from monai_node.agents.days import OnDate, OnWeekday
 from monai_node.agents.examples.arithmetic import arithmetic
 from monai_node.agents.examples.calendar_dates import calendar
 from monai_node.agents.examples.spans import MONTHS

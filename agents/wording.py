@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_node.agents.amounts import amounts_of, compiled
-from monai_node.agents.clauses import Clause, InLanguage, OnDate, OnWeekday, Quoting, YesOrNo
+from monai_node.agents.clauses import Clause, InLanguage, Quoting, YesOrNo
+from monai_node.agents.days import OnDate, OnWeekday
 from monai_node.agents.formats import IsCron, IsJson
 from monai_node.agents.languages import LANGUAGE_NAMES, TOLD_LANGUAGES, language_of
 from monai_node.agents.numbers import SomeNumber
@@ -26,26 +27,19 @@ _TAIL_CHARS = 512
 _TASK_LETTERS_MIN = 30
 # At the start of a sentence, behind what people say before they ask.
 _ASKING = r"""(?:^|[.!?:;\n]\s*|\b(?:and|then|und|et|y)\s+)[¿¡]?(?:(?:please|ok|okay|so|and|then|now|hey
-    |hi|hello|can|could|would
-    |you|tell|give|let|me|us|know|work|figure|find|out|say|check|calculate|compute|estimate|i|need|want
-    |to|do|bitte|und
-    |sag|mir|dis|moi|dime),?\s+){0,6}"""
+    |hi|hello|can|could|would|you|tell|give|let|me|us|know|work|figure|find|out|say|check|calculate|compute
+    |estimate|i|need|want|to|do|bitte|und|sag|mir|dis|moi|dime),?\s+){0,6}"""
 # A task about code asks for code, whatever else it names; so does one about how things are done.
 ABOUT_CODE = compiled(
-    r"""\b(?:functions?|scripts?|programs?|code|coding|regex|regexp|quer(?:y|ies)|sql|class(?:es)?|method
-    |api|endpoint|python
-    |javascript|typescript|java|rust|golang|bash|shell|excel|spreadsheet|formula|algorithm|implement\w*
-    |debug|refactor
-    |parser|parsing|unit\ tests?|funktion|programm|fonction|programme|función|programa|snippet|decorator
-    |hook
-    |commit|makefile|dockerfile|pipeline|component)\b"""
+    r"""\b(?:functions?|scripts?|programs?|code|coding|regex|regexp|quer(?:y|ies)|sql|class(?:es)?|method|api
+    |endpoint|python|javascript|typescript|java|rust|golang|bash|shell|excel|spreadsheet|formula|algorithm
+    |implement\w*|debug|refactor|parser|parsing|unit\ tests?|funktion|programm|fonction|programme|función
+    |programa|snippet|decorator|hook|commit|makefile|dockerfile|pipeline|component)\b"""
 )
 _ABOUT_HOW = compiled(
-    r"""\b(?:explain|describe|how\ (?:do|does|did|to|can|could|would|should|is|are)\b(?!\ (?:many|much))
-    |why|what\ does|mean
-    |story|poem|essay|quiz|riddle|joke|questions?|dialogue|script|song|lyrics|erkläre?|warum|explique
-    |pourquoi|explica
-    |porque|puzzle|problems?|exercises?|survey|test|template)\b"""
+    r"""\b(?:explain|describe|how\ (?:do|does|did|to|can|could|would|should|is|are)\b(?!\ (?:many|much))|why
+    |what\ does|mean|story|poem|essay|quiz|riddle|joke|questions?|dialogue|script|song|lyrics|erkläre?|warum
+    |explique|pourquoi|explica|porque|puzzle|problems?|exercises?|survey|test|template)\b"""
 )
 _NUMBER = compiled(
     _ASKING
@@ -70,8 +64,7 @@ _ISO = compiled(r"\byyyy-mm-dd\b(?!\w)|\biso[- ](?:date|datum)\b|\bdate\ iso\b")
 _ASKS_DAY = compiled(r"\b(?:date|day|when|deadline|datum|tag|wann|jour|quand|fecha|cuándo)\b")
 _CRON = compiled(
     r"""\b(?:write|give|create|generate|make|produce|provide|need|want|convert|translate|turn|build|as|into
-    |what(?:['’]s|\ is)
-    |schreibe?|erstelle?|écris|donne|génère|genera|escribe|crea)\b[^.?!\n:]{0,60}
+    |what(?:['’]s|\ is)|schreibe?|erstelle?|écris|donne|génère|genera|escribe|crea)\b[^.?!\n:]{0,60}
     (?:\bcron(?:tab)?[ -](?:expression|schedule|line|entry|string|ausdruck|syntax)|\bexpresión\ cron
     |\bexpression\ cron)\b"""
 )
@@ -79,9 +72,9 @@ _CRON_READ = compiled(
     r"\b(?:explain|mean\w*|english|words|describe|human|validate|wrong|fix|bedeutet|means)\b"
 )
 _JSON = compiled(
-    r"""\b(?:as|in|into|to|only|als|im|en|au|valid|return|output|respond\ with|reply\ with
-    |produce)\ (?:an?\ |the\ |strictly\ |only\ |valid\ |plain\ |pure
-    |strict\ |raw\ |compact\ |format\ |formato\ ){0,3}json(?:[ -](?P<kind>object|array|list|format|objekt))?
+    r"""\b(?:as|in|into|to|only|als|im|en|au|valid|return|output|respond\ with|reply\ with|produce)\s
+    (?:(?:an?|the|strictly|only|valid|plain|pure|strict|raw|compact|format|formato)\s){0,3}
+    json(?:[ -](?P<kind>object|array|list|format|objekt))?
     (?=\s*(?:$|[.,;:!?\n)]|with\b|only\b|and\ nothing\b|please\b|mit\b|avec\b|con\b|like\b))"""
 )
 _JSON_ELSE = compiled(
@@ -104,28 +97,25 @@ _TRANSLATE = compiled(
 )
 _IN_LANGUAGE = compiled(
     rf"""\b(?:answer|reply|respond|write|summari[sz]e|draft|compose|rewrite|antworte|schreibe?|réponds?
-    |répondez|écris|écrivez
-    |rédige|responde|contesta|escribe|redacta)\b[^.?!\n]{{0,80}}?\b(?:in|auf|en)\s+(?:plain\s+
-    |simple\s+)?(?P<name>{_LANGUAGE})\b
+    |répondez|écris|écrivez|rédige|responde|contesta|escribe|redacta)\b[^.?!\n]{{0,80}}?\b(?:in|auf
+    |en)\s+(?:plain\s+|simple\s+)?(?P<name>{_LANGUAGE})\b
     (?!\s+(?:class|lesson|course|exam|restaurant|cuisine|teacher|school|style|history|literature|learners
     |speaking|or|and|et|und|y)\b|-)"""
 )
 _ABOUT_LANGUAGE = compiled(
     r"""\b(?:how|say|words?|phrases?|learn\w*|teach\w*|lessons?|grammar|vocabulary|proofread|correct
-    |flashcards?|bilingual|both|conjugat\w*
-    |pronounc\w*|differences?|side\ by\ side|subtitles?|alongside|languages?|table|code|comments?
-    |function|script)\b"""
+    |flashcards?|bilingual|both|conjugat\w*|pronounc\w*|differences?|side\ by\ side|subtitles?|alongside
+    |languages?|table|code|comments?|function|script)\b"""
 )
 # What is only edited or read out stays in its own language.
 _EDITS = compiled(
     r"""\b(?:transcri\w*|recit\w*|quot\w*|lyrics|proofread\w*|correct\w*|fix|edit|polish|rewrite|rephrase
-    |translat\w*|korrigier\w*
-    |verbesser\w*|corrige\w*|photo|recording|audio|sign|code|error|log)\b"""
+    |translat\w*|korrigier\w*|verbesser\w*|corrige\w*|photo|recording|audio|sign|code|error|log)\b"""
 )
 _QUOTE = compiled(
     r"""(?:^|[.!?;:\n]\s*|\b(?:must|should|to|that|and|please|und|et|y|muss|doit|debe)\s+)
-    (?:include|contain|mention|use|keep|quote|enthalten|verwende|erwähne|inclus|utilise|mentionne|incluye
-    |usa|menciona)s?\s+
+    (?:include|contain|mention|use|keep|quote|enthalten|verwende|erwähne|inclus|utilise|mentionne|incluye|usa
+    |menciona)s?\s+
     (?:the|das|den|le|la|el)\s+(?:exact\s+|literal\s+)?
     (?:words?|phrase|sentence|string|text|wort|satz|ausdruck|mot|expression|palabra|frase)\s*:?\s*
     [\"“„«'‘](?P<quoted>[^\"”“»«'’\n]{2,80})[\"”“»'’]"""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_node.agents.clauses import OnDate, OnWeekday
+from monai_node.agents.days import OnDate, OnWeekday
 from monai_node.agents.known_answers import known_answer
 from monai_node.agents.numbers import TheNumber
 
