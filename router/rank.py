@@ -39,8 +39,9 @@ def rank(
     fits: dict[int, float] = {}  # of general offers, by their identity
     for match in matches.best:
         if match.skill.is_general:
-            general += match.offers
-            fits.update(dict.fromkeys(map(id, match.offers), match.fit))
+            able = shortlisted(match.offers, sieve, health, now)
+            general += able
+            fits.update(dict.fromkeys(map(id, able), match.fit))
         elif match.fit < NARROW_FIT:
             for offer in match.offers:
                 sieve.note(offer, f"fits {match.fit:.2f}, {NARROW_FIT:.2f} is needed")

@@ -122,9 +122,9 @@ def shortlisted(offers: Sequence[Offer], sieve: Sieve, health: Health, now: floa
     out while there are others. Of a longer list most are looked at for size and load only, 0.3 us each."""
     if len(offers) <= SHORTLIST_MAX:
         return [offer for offer in offers if sieve(offer)]
-    count, demand = len(offers), sieve.demand
-    load = np.fromiter((it.running + it.queued for it in offers), np.float64, count)
-    size = np.fromiter((it.model.parameter_count if it.model else 0 for it in offers), np.float64, count)
+    demand = sieve.demand
+    load = np.array([it.running + it.queued for it in offers], np.float64)
+    size = np.array([it.model.parameter_count if it.model else 0 for it in offers], np.float64)
     keys = [-size, size, load] if demand.has_contract else [-size, load]
     cooling = health.cooling(now)
     found: dict[int, Offer] = {}
