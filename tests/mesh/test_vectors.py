@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_node.mesh import sqlite_file, vectors
+from monai_node.mesh import vectors
 from monai_node.mesh.vectors import open_stored_embedder
 from monai_node.router.embed import Vectors
 
@@ -135,7 +135,6 @@ def test_a_damaged_file_is_set_aside_and_filled_anew(path: Path) -> None:
 def test_a_file_that_another_process_holds_is_done_without(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.01)
 
     async def scenario() -> tuple[Vectors, Vectors]:
         inner = HashEmbedder()
