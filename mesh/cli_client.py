@@ -12,6 +12,7 @@ from typing import Any
 
 from monai_node.mesh.cli_http import gateway_url, request, stream, understood
 from monai_node.mesh.cli_plan import plan_lines, read_plan, run_recipes
+from monai_node.mesh.cli_route import route_lines
 from monai_node.mesh.cli_text import one_line, printable, shortened, who
 from monai_node.mesh.state import parse_json, reset_state_dir, state_path, write_json
 from monai_node.registry.errors import SetupError
@@ -206,16 +207,9 @@ def _route(options: argparse.Namespace) -> int:
         print(json.dumps(found, ensure_ascii=False))
         return 0
     with understood():
-        lines = [line for candidate in found["data"] for line in _route_lines(candidate)]
-    print(*lines, sep="\n", end="\n" * bool(lines))
+        lines = list(route_lines(found))
+    print("\n".join(lines))
     return 0
-
-
-def _route_lines(candidate: dict[str, Any]) -> Iterator[str]:
-    mark = "→" if candidate["is_chosen"] else " "
-    yield f"{mark} {candidate['score']:.2f}  {one_line(candidate['skill']):24} {who(candidate)}"
-    for reason in candidate["reasons"]:
-        yield f"          {one_line(reason)}"
 
 
 def _feedback(options: argparse.Namespace) -> int:

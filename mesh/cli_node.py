@@ -264,7 +264,7 @@ async def _stdin_closed() -> None:
 
 
 async def _gateway(config: NodeConfig, console: Console, wrap: WrapTransport | None) -> None:
-    from monai_node.mesh.front import open_gateway
+    from monai_node.mesh.opening import open_gateway
 
     async with (
         open_node(config, console.say, wrap) as node,
@@ -281,7 +281,7 @@ async def _up(
     wrap: WrapTransport | None,
     options: argparse.Namespace,
 ) -> None:
-    from monai_node.mesh.front import open_gateway
+    from monai_node.mesh.opening import open_gateway
 
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(open_node(config, console.say, wrap))
@@ -292,7 +292,7 @@ async def _up(
         gateway = await stack.enter_async_context(open_gateway(node, console.say))
         await is_up.wait()
         async with asyncio.timeout(_REACHABLE_SECONDS):
-            await gateway.front.until_reachable()
+            await gateway.front.routing.until_reachable()
         console.ready(
             _greeting(gateway.url, node),
             _facts(gateway.url, node, {"provider": companion.pid or 0}),

@@ -1,7 +1,7 @@
 """The composition root: the one place that knows every concrete class and joins them into a node.
 
 `open_node` makes a member of the mesh that serves what its sources offer. `open_gateway` (in
-`mesh.front`) puts an endpoint before a node. Leaving either ends everything it started.
+`mesh.opening`) puts an endpoint before a node. Leaving either ends everything it started.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def read_chars(offer: Offer, demand: Demand) -> int:
 def delay_at(offer: Offer, demand: Demand, speeds: Speeds, health: Health, now: float) -> Delay:
     """What a task is expected to take at an offer."""
     path, load, read, write, is_known = _work(offer, demand, speeds, health, now)
-    queue = _bounded((path + load + read + write) * _waiting(offer))
+    queue = _bounded((path + load + read + write) * _waiting(offer, now))
     return Delay(path, queue, load, read, write, is_known, _saved(offer, demand, read))
 
 
@@ -87,11 +87,11 @@ def slots_of(slots: int) -> int:
     return min(slots or SLOTS_DEFAULT, SLOTS_MAX)
 
 
-def _waiting(offer: Offer) -> float:
+def _waiting(offer: Offer, now: float) -> float:
     """How many rounds of tasks stand before a new one there."""
     slots = slots_of(offer.skill.slots)
     told = min(max(0, offer.load), LOAD_MAX)
-    age = min(max(0.0, offer.load_age_seconds), RUN_SECONDS_MAX)
+    age = min(max(0.0, now - offer.load_told_at), RUN_SECONDS_MAX)
     load = told * 0.5 ** (age / _LOAD_HALF_LIFE_SECONDS)
     return max(0.0, load + 1 - slots) / slots
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +14,8 @@ PeerLabel = Literal["self", "trusted", "open"]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One skill at one peer, with the load that its last beacon told, so many seconds ago. `model` is None
-    for an agent."""
+    """One skill at one peer, with the load that its last beacon told, and when, on the monotonic clock (for
+    this node's own it is always true). `model` is None for an agent."""
 
     peer: PeerId
     peer_name: str
@@ -23,7 +24,7 @@ class Offer:
     model: ModelInfo | None = None
     running: int = 0
     queued: int = 0
-    load_age_seconds: float = 0.0
+    load_told_at: float = math.inf
 
     @property
     def load(self) -> int:

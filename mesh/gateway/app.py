@@ -99,8 +99,17 @@ def _mesh_routes(backend: Backend, gate: RunGate, config: GatewayConfig) -> APIR
     ) -> Response:
         with gate.admit():
             async with _within(config.route_seconds):
-                candidates = await backend.route(text, privacy)
-        return JsonResponse({"object": "list", "data": candidates})
+                found = await backend.route(text, privacy)
+        return JsonResponse(
+            {
+                "object": "list",
+                "decision": found.decision,
+                "reason": found.reason,
+                "none": found.none,
+                "data": found.candidates,
+                "filtered": found.filtered,
+            }
+        )
 
     @router.get("/peers")
     async def peers() -> Response:

@@ -35,7 +35,8 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class RouteCandidate:
-    """One peer that could do a task, best first in a list; `reasons` says why it stands there."""
+    """One peer that could do a task, best first in a list; `reasons` says why it stands there in words, and
+    `terms` in numbers. Peers of one `tier` do it equally well: among them time decides."""
 
     peer: str
     peer_name: str
@@ -44,6 +45,35 @@ class RouteCandidate:
     score: float
     reasons: list[str] = field(default_factory=list[str])
     is_chosen: bool = False
+    tier: int = 0
+    terms: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """One offer that is not asked for a task, and why."""
+
+    peer: str
+    peer_name: str
+    skill: str
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Who would be asked for a task, and who would not (some of these, where they are many).
+
+    `decision` is "route" when a skill made for such tasks comes first, "fallback" when a general one does,
+    "none" when nobody can be asked; `reason` says it in a sentence. `none` is the calibrated chance, 0 to 1,
+    that no narrow skill fits; None when that was not found out.
+    """
+
+    decision: Literal["route", "fallback", "none"]
+    none: float | None
+    reason: str
+    candidates: Sequence[RouteCandidate]
+    filtered: Sequence[PassedOver]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +128,8 @@ class Backend(Runs, Protocol):
         tasks for which it counts; NotFound when the run is not known, or not any more."""
         ...
 
-    async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
-        """Who would be asked to do the task `text`, best first; nothing is sent to anyone."""
+    async def route(self, text: str, label: Label) -> Routed:
+        """Who would be asked to do the task `text`; nothing is sent to anyone."""
         ...
 
     def models(self) -> Sequence[ModelEntry]: ...

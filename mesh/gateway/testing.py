@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from monai_node.agents.plan import plan as make_plan
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.backend import ModelEntry, PeerView, Planned, RouteCandidate
+from monai_node.mesh.gateway.backend import ModelEntry, PassedOver, PeerView, Planned, RouteCandidate, Routed
 from monai_node.registry.errors import MonaiError, NotFound
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -92,7 +92,8 @@ class ScriptedBackend:
     async def plan(self, request: RunRequest) -> Planned:
         self.requests.append(request)
         plan = make_plan(request)
-        return Planned(plan, {task.id: await self.route(task.text, "trusted") for task in plan.graph.tasks})
+        found = {task.id: (await self.route(task.text, "trusted")).candidates for task in plan.graph.tasks}
+        return Planned(plan, found)
 
     async def accept(self, request: RunRequest) -> None:
         self.accepted.append(request)
@@ -103,9 +104,11 @@ class ScriptedBackend:
         self.ratings.append((run, task, rating))
         return [task or "t1"]
 
-    async def route(self, text: str, label: Label) -> Sequence[RouteCandidate]:
+    async def route(self, text: str, label: Label) -> Routed:
         reasons = [f"{label}: {text}"]
-        return [RouteCandidate("12D3KooWpeer", "anna", "chat", "smollm2", 0.9, reasons, True)]
+        found = RouteCandidate("12D3KooWpeer", "anna", "chat", "smollm2", 0.9, reasons, True)
+        other = PassedOver("12D3KooWother", "bob", "chat", "llama", "costs too much")
+        return Routed("fallback", 0.8, "no skill fits", [found], [other])
 
     def models(self) -> Sequence[ModelEntry]:
         return self.entries

@@ -822,10 +822,17 @@ def test_feedback_that_does_not_count_is_told(shell: Shell, gateway: FakeGateway
 
 def test_a_route_is_shown_with_its_reasons(shell: Shell, gateway: FakeGateway) -> None:
     row = {"peer": PEER["id"], "peer_name": f"al{EVIL}ice", "skill": "chat", "score": 0.5, "reasons": [EVIL]}
-    gateway.answers({"data": [row | {"is_chosen": True}, row | {"is_chosen": False}]})
+    row |= {"terms": {"fit": 0.5, EVIL: 2}}
+    passed = {**row, "model": "m", "reason": f"too{EVIL} dear"}
+    view = {"decision": "route", "reason": EVIL, "none": 0.25, "filtered": [passed] * 12}
+    gateway.answers({**view, "data": [row | {"is_chosen": True}, row | {"is_chosen": False}]})
     lines = shell("route", "what is 1 & 2?", "--url", gateway.url).out.splitlines()
-    assert [line[0] for line in lines] == ["→", " ", " ", " "]
-    assert "al[2J31mevilice (abcdefgh)" in lines[0]
+    assert [line[0] for line in lines[:7]] == ["r", "→", " ", " ", " ", " ", " "]
+    assert lines[0].endswith("(chance that none fits: 0.25)")
+    assert "al[2J31mevilice (abcdefgh)" in lines[1]
+    assert lines[3].strip().startswith("fit 0.5, ")
+    assert [line.startswith("- not asked: chat at al") for line in lines[7:]] == [True] * 10 + [False]
+    assert lines[-1] == "- and 2 more that would not be asked"
     assert all(line.isprintable() for line in lines)
     assert gateway.asked[0][1] == "/v1/route?text=what+is+1+%26+2%3F"
 

@@ -117,8 +117,13 @@ def test_a_task_goes_to_the_skill_that_its_words_are_like(tmp_path: Path) -> Non
         assert shown == "4"
         assert isinstance(last, AnswerCompleted)
         assert [part.skill for part in last.parts] == ["dice"]
-        (first, *_) = await front.route("Roll 3d6", "local")
-        assert (first.skill, first.is_chosen) == ("dice", True)
+        found = await front.route("Roll 3d6", "local")
+        assert [(each.skill, each.is_chosen) for each in found.candidates] == [
+            ("dice", True),
+            ("chat", False),
+        ]
+        assert found.decision == "route"
+        assert found.candidates[0].terms["fit"] > 0
 
     with_front(tmp_path, LetterEmbedder(), check)
 
@@ -139,12 +144,12 @@ def test_skills_that_take_long_to_index_hold_no_request_up(tmp_path: Path) -> No
     async def main() -> None:
         async with asyncio.timeout(20), opened_node(tmp_path, [chat, dice]) as node:
             front = Front(node, StuckEmbedder())
-            assert (await front.for_text("Roll 3d6", of_label("trusted")))[0].skill == "dice"
+            assert (await front.routing.for_text("Roll 3d6", of_label("trusted")))[0].skill == "dice"
             fish = ScriptedEngine("7", alias="f", skills=[slow])
             late = replace(node, provider=Provider([chat, dice, fish], lambda _p, _l: True, lambda: None))
-            front._node = late  # pyright: ignore[reportPrivateUsage]  # it announces more from here on
+            front._offers._node = late  # pyright: ignore[reportPrivateUsage]  # it announces more now
             started = time.monotonic()
-            assert (await front.for_text("Roll 3d6", of_label("trusted")))[0].skill == "dice"
+            assert (await front.routing.for_text("Roll 3d6", of_label("trusted")))[0].skill == "dice"
             assert time.monotonic() - started < 5.0
 
     asyncio.run(main())
@@ -238,10 +243,10 @@ def test_a_plan_that_cannot_be_kept_is_logged_without_its_words(
 
 def test_a_fixed_skill_is_obeyed_and_an_unknown_one_named(tmp_path: Path) -> None:
     async def check(front: Front) -> None:
-        candidates = front.for_skill("dice", of_label("trusted"))
+        candidates = front.routing.for_skill("dice", of_label("trusted"))
         assert [candidate.skill for candidate in candidates] == ["dice"]
         with pytest.raises(NotFound, match=r"no reachable peer offers the skill 'juggling'.*chat, dice"):
-            front.for_skill("juggling", of_label("trusted"))
+            front.routing.for_skill("juggling", of_label("trusted"))
 
     with_front(tmp_path, LetterEmbedder(), check)
 

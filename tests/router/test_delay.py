@@ -32,7 +32,7 @@ def offer(
 ) -> Offer:
     card = Skill(id="chat", name="", description="", model="m", slots=slots)
     model = ModelInfo(alias="m", parameter_count=10**9, size_bytes=size, speed=speed)
-    return Offer(PEER, "a", "trusted", card, model, running=load, load_age_seconds=age)
+    return Offer(PEER, "a", "trusted", card, model, running=load, load_told_at=-age)
 
 
 def delay(given: Offer, demand: Demand = ASKED, speeds: Speeds | None = None, now: float = 0.0) -> Delay:
@@ -106,7 +106,7 @@ def test_no_announced_number_leads_to_one_that_cannot_be_compared(
         age_seconds=0.0,
     )
     model = ModelInfo(alias="m", size_bytes=size).model_copy(update={"speed": speed})
-    hostile = replace(offer(), model=model, running=load, load_age_seconds=age)
+    hostile = replace(offer(), model=model, running=load, load_told_at=-age)
     found = delay(hostile)
     for seconds in (found.path, found.queue, found.load, found.read, found.write, found.work, found.total):
         assert 0.0 <= seconds <= RUN_SECONDS_MAX

@@ -167,7 +167,8 @@ def test_feedback_that_cannot_be_meant_is_refused_by_name(body: dict[str, Any], 
 
 def test_candidates_come_with_their_reasons() -> None:
     answer = _ask("GET", "/v1/route", params={"text": "say hello", "privacy": "local"})
-    assert answer.json()["data"] == [
+    found = answer.json()
+    assert found["data"] == [
         {
             "peer": "12D3KooWpeer",
             "peer_name": "anna",
@@ -176,8 +177,12 @@ def test_candidates_come_with_their_reasons() -> None:
             "score": 0.9,
             "reasons": ["local: say hello"],
             "is_chosen": True,
+            "tier": 0,
+            "terms": {},
         }
     ]
+    assert (found["decision"], found["none"], found["reason"]) == ("fallback", 0.8, "no skill fits")
+    assert [passed["reason"] for passed in found["filtered"]] == ["costs too much"]
 
 
 @pytest.mark.parametrize(
