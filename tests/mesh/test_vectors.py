@@ -135,7 +135,6 @@ def test_a_damaged_file_is_set_aside_and_filled_anew(path: Path) -> None:
 def test_a_file_that_another_process_holds_is_done_without(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-
     async def scenario() -> tuple[Vectors, Vectors]:
         inner = HashEmbedder()
         async with open_stored_embedder(path, inner, lambda: DAY) as stored:
