@@ -42,7 +42,7 @@ class Contract:
 
     @property
     def is_checkable(self) -> bool:
-        """Whether a result can pass: whether more is known than that there must be one."""
+        """Whether a result is judged before it is shown, by more than that there must be one."""
         return any(
             not isinstance(clause, SomethingDone) and clause.held_chars != 0 for clause in self.clauses
         )

@@ -4,6 +4,7 @@ import pytest
 
 from monai_node.registry.errors import (
     Abstained,
+    ContractBroken,
     InvalidRequest,
     MonaiError,
     PeerBusy,
@@ -13,7 +14,7 @@ from monai_node.registry.errors import (
     TaskFailed,
 )
 from monai_node.registry.ids import PeerId
-from monai_node.router.fallback import ATTEMPTS_MAX, Fallback
+from monai_node.router.fallback import ATTEMPTS_MAX, CONTRACT_RETRIES_MAX, Fallback
 from monai_node.router.rank import Candidate
 
 
@@ -77,3 +78,20 @@ def test_silent_peers_are_asked_only_when_nobody_else_is_left() -> None:
     second = fallback.after(first, TaskFailed("x"), was_sent=True, is_alive=lambda peer: peer != "silent")
     assert second is not None
     assert second.peer == "silent"
+
+
+def test_a_broken_contract_costs_few_further_attempts() -> None:
+    candidates = [candidate(name, model=name) for name in "abcdef"]
+    assert len(walk(Fallback(candidates), ContractBroken("x"))) == 1 + CONTRACT_RETRIES_MAX
+    fallback = Fallback(candidates)
+    first = fallback.first(alive)
+    assert first is not None
+    assert fallback.can_escalate(first)
+    assert not Fallback([]).can_escalate(first)
+
+
+def test_after_a_broken_contract_the_very_model_and_the_very_peer_come_last() -> None:
+    candidates = [candidate("a"), candidate("b"), candidate("a", model="big"), candidate("c", model="big")]
+    assert walk(Fallback(candidates), ContractBroken("x")) == [("a", "chat"), ("c", "chat"), ("b", "chat")]
+    agents = [candidate("a", "sums", ""), candidate("b", "sums", ""), candidate("c")]
+    assert walk(Fallback(agents), ContractBroken("x"))[1] == ("b", "sums")  # another's code may be honest
