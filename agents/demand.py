@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from monai_node.agents.graph import Task
+from monai_node.agents.graph import FAN_OUT_MAX, Task
 from monai_node.agents.languages import language_of
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
@@ -39,12 +39,13 @@ def demand_of(
     task: Task, plan: Plan, request: RunRequest, label: Label, *, has_contract: bool = False
 ) -> Demand:
     """The results that a task needs count as results of usual length: it is asked for before they are
-    there. The budget of a request is shared equally by its tasks."""
+    there. The budget of a request is shared equally by its tasks, and that of a task which is done for each
+    item of a list by as many as there may be."""
     parameters, count = request.parameters, len(plan.graph.tasks)
     limit = share_of(parameters, request.options.budget_tokens, count).max_tokens
     expected = RESULT_CHARS if limit is None else min(RESULT_CHARS, int(limit * CHARS_PER_TOKEN))
     return Demand(
-        policy_of(request, label, count),
+        _policy(request, label, count * (FAN_OUT_MAX if task.each is not None else 1)),
         language=_TAGS.get(language_of(task.text), ""),
         prompt_chars=_prompt_chars(task, plan, request),
         expected_chars=expected,
@@ -54,14 +55,14 @@ def demand_of(
     )
 
 
-def policy_of(request: RunRequest, label: Label, task_count: int = 1) -> Policy:
-    """Whom one of `task_count` tasks may be given, as far as the request says."""
+def _policy(request: RunRequest, label: Label, shares: int) -> Policy:
+    """Whom a task may be given that has one of so many shares of the budget, as far as the request says."""
     options = request.options
     return Policy(
         label,
         allowed=listed(options.allow),
         denied=listed(options.deny),
-        cost_max=float("inf") if options.budget is None else options.budget / task_count,
+        cost_max=float("inf") if options.budget is None else options.budget / shares,
     )
 
 

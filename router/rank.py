@@ -134,10 +134,12 @@ def _general(offer: Offer) -> tuple[str, ...]:
 
 
 def _refuse(matches: Matches, demand: Demand, offers: Sequence[Offer]) -> None:
-    if refusal := _refusal(offers, demand):
+    offered = offers or [offer for match in matches.best for offer in match.offers]
+    if refusal := _refusal(offered, demand):
         raise Unsupported(refusal)
-    if matches.best:
-        nearest = max(matches.best, key=lambda match: match.fit)
+    able = [match for match in matches.best if any(not eligible(offer, demand) for offer in match.offers)]
+    if able:
+        nearest = max(able, key=lambda match: match.fit)
         raise NoProvider(
             "no skill that is offered does this, and no general model can be reached; the nearest is"
             f" {nearest.skill.id!r}, which fits {nearest.fit:.2f} where {NARROW_FIT:.2f} is needed"

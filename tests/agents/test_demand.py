@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from monai_node.agents.demand import _TAGS, conversation_of, demand_of  # pyright: ignore[reportPrivateUsage]
-from monai_node.agents.graph import Task
+from monai_node.agents.graph import FAN_OUT_MAX, Task
 from monai_node.agents.languages import TOLD_LANGUAGES
 from monai_node.agents.plan import plan
 from monai_node.agents.request import MeshOptions, RunRequest
@@ -57,6 +57,12 @@ def test_the_rules_and_the_budget_of_a_request_reach_each_of_its_tasks() -> None
         assert demand.policy.allowed == listed(["model:tiny"])
         assert demand.policy.denied == listed(["skill:code"])
         assert demand.policy.cost_max == 1.5
+
+
+def test_a_task_that_is_done_for_each_item_may_cost_its_share_in_all() -> None:
+    tasks = [TASKS[0], Task(id="b", text="draw it", depends_on=["a"], each="a")]
+    first, each = demands(asked("x", plan=tasks, budget=3.2))
+    assert (first.policy.cost_max, each.policy.cost_max) == (1.6, 1.6 / FAN_OUT_MAX)
 
 
 def test_the_next_turn_names_the_conversation_as_it_stood_before() -> None:

@@ -81,6 +81,7 @@ def test_where_no_skill_fits_and_no_general_one_is_there_the_nearest_is_named() 
     with pytest.raises(NoProvider, match="no general model can be reached; the nearest is 'sums'"):
         ranked(match(sums("a"), 0.29))
     assert ranked().decision == "none"
+    assert ranked(match(sums("a"), 0.9), label="local").decision == "none"
 
 
 @pytest.mark.parametrize(
