@@ -168,6 +168,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("plan", parents=[words], help="show the task graph of a request")
     commands.add_parser("route", parents=[words], help="show who would do a task, and why")
+    decisions = commands.add_parser("decisions", parents=[client], help="show who was asked lately")
+    decisions.add_argument("--limit", type=int, default=20, metavar="N", help="so many (default: 20)")
     feedback = commands.add_parser("feedback", parents=[client], help="say how well a run was done")
     feedback.add_argument("run", metavar="RUN", help="its id, as `ask` tells it, or that of a completion")
     feedback.add_argument("rating", choices=("up", "down"), help="whether its answer was good")

@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_node.mesh.cli_http import gateway_url, request, stream, understood
 from monai_node.mesh.cli_plan import plan_lines, read_plan, run_recipes
-from monai_node.mesh.cli_route import route_lines
+from monai_node.mesh.cli_route import decision_line, route_lines
 from monai_node.mesh.cli_text import one_line, printable, shortened, who
 from monai_node.mesh.state import parse_json, reset_state_dir, state_path, write_json
 from monai_node.registry.errors import SetupError
@@ -33,6 +33,8 @@ def run_client(options: argparse.Namespace) -> int:
             return _route(options)
         case "peers":
             return _peers(options)
+        case "decisions":
+            return _decisions(options)
         case "feedback":
             return _feedback(options)
         case "recipes":
@@ -221,6 +223,17 @@ def _feedback(options: argparse.Namespace) -> int:
     with understood():
         tasks = one_line(", ".join(found["tasks"]))
     print(f"noted for {tasks}" if tasks else "not counted: its peers were rated often enough lately")
+    return 0
+
+
+def _decisions(options: argparse.Namespace) -> int:
+    found = request("GET", f"{gateway_url(options)}/v1/decisions", params={"limit": str(options.limit)})
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return 0
+    with understood():
+        lines = [decision_line(decision) for decision in found["data"]]
+    print(*lines, sep="\n", end="\n" * bool(lines))
     return 0
 
 

@@ -22,6 +22,7 @@ from monai_node.mesh.offers import Offers
 from monai_node.mesh.planning import Labellers, Reach, open_planning
 from monai_node.mesh.recipes import RecipeFile
 from monai_node.mesh.routing import Evidence, Routing, shown
+from monai_node.mesh.store import Decision
 from monai_node.registry.errors import MonaiError, NotFound, log_defect
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import RunId
@@ -137,6 +138,9 @@ class Front:
         if self._ledger is None:
             raise NotFound("nothing is remembered of runs here", code="run_not_found", param="run")
         return self._ledger.rate(run, task, rating)
+
+    async def decisions(self, limit: int) -> Sequence[Decision]:
+        return await self._ledger.decisions(limit) if self._ledger is not None else ()
 
     async def route(self, text: str, label: Label) -> Routed:
         return await self.routing.explain(text, of_label(label))

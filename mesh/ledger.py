@@ -95,6 +95,11 @@ class StoredLedger:
         self.estimates.learn(outcome)
         self._store.keep_outcome(outcome, run, task)
 
+    async def decisions(self, limit: int) -> list[Decision]:
+        """The last attempts of tasks that were decided on, newest first, also those of earlier starts."""
+        await self._store.flush()
+        return await self._store.decisions(limit)
+
     def rate(self, run: str, task: str | None, rating: float) -> list[str]:
         """Take what a user says of a run, or of one of its tasks: 0 for bad to 1 for good. The tasks for
         which it counts. Rating one again takes the place of what is kept of it; what was learnt before

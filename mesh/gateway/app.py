@@ -25,6 +25,7 @@ from monai_node.registry.errors import DeadlineExceeded, NotFound
 from monai_node.registry.ids import new_run_id
 from monai_node.registry.wire import Label
 
+_DECISIONS_MAX = 500
 _ROUTE_TEXT_CHARS_MAX = 8192  # of a query string; a URL is no place for more
 
 
@@ -110,6 +111,13 @@ def _mesh_routes(backend: Backend, gate: RunGate, config: GatewayConfig) -> APIR
                 "filtered": found.filtered,
             }
         )
+
+    @router.get("/decisions")
+    async def decisions(limit: Annotated[int, Query(ge=1, le=_DECISIONS_MAX)] = 20) -> Response:
+        with gate.admit():
+            async with _within(config.route_seconds):
+                found = await backend.decisions(limit)
+        return JsonResponse({"object": "list", "data": found})
 
     @router.get("/peers")
     async def peers() -> Response:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
+from monai_node.mesh.store import Decision
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import Label
@@ -126,6 +127,10 @@ class Backend(Runs, Protocol):
     async def feedback(self, run: RunId, task: str | None, rating: float) -> Sequence[str]:
         """Take what a user says of a run, or of one of its tasks: 0 for bad to 1 for good. The ids of the
         tasks for which it counts; NotFound when the run is not known, or not any more."""
+        ...
+
+    async def decisions(self, limit: int) -> Sequence[Decision]:
+        """The last attempts of tasks, newest first; in words of peers, never of users."""
         ...
 
     async def route(self, text: str, label: Label) -> Routed:

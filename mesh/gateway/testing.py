@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from monai_node.agents.plan import plan as make_plan
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import ModelEntry, PassedOver, PeerView, Planned, RouteCandidate, Routed
+from monai_node.mesh.store import Decision
 from monai_node.registry.errors import MonaiError, NotFound
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -109,6 +110,9 @@ class ScriptedBackend:
         found = RouteCandidate("12D3KooWpeer", "anna", "chat", "smollm2", 0.9, reasons, True)
         other = PassedOver("12D3KooWother", "bob", "chat", "llama", "costs too much")
         return Routed("fallback", 0.8, "no skill fits", [found], [other])
+
+    async def decisions(self, limit: int) -> Sequence[Decision]:
+        return [Decision(1.0, "run-1", "t1", "a", "12D3KooWpeer", "chat", "smollm2", [])][:limit]
 
     def models(self) -> Sequence[ModelEntry]:
         return self.entries

@@ -217,7 +217,8 @@ def test_no_command_shows_the_help_and_exits_with_2(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "serve", "gateway", "ask", "plan", "route", "feedback", "recipes", "peers", "reset"]
+    "command",
+    ["up", "serve", "gateway", "ask", "plan", "route", "decisions", "feedback", "recipes", "peers", "reset"],
 )
 def test_every_command_explains_itself(shell: Shell, command: str) -> None:
     outcome = shell(command, "--help")
@@ -549,7 +550,7 @@ def test_keep_alives_do_not_hold_a_command_beyond_its_deadline(
 
 @pytest.mark.parametrize(
     "command",
-    [["ask", "x"], ["plan", "x"], ["route", "x"], ["feedback", "r", "up"], ["peers"]],
+    [["ask", "x"], ["plan", "x"], ["route", "x"], ["decisions"], ["feedback", "r", "up"], ["peers"]],
     ids=first_of,
 )
 @pytest.mark.parametrize(
@@ -784,7 +785,9 @@ def test_a_plan_in_which_a_task_stands_below_itself_is_shown_once(shell: Shell, 
 
 
 @pytest.mark.parametrize(
-    "command", [["plan", "x"], ["route", "x"], ["feedback", "r", "up"], ["peers"]], ids=first_of
+    "command",
+    [["plan", "x"], ["route", "x"], ["decisions"], ["feedback", "r", "up"], ["peers"]],
+    ids=first_of,
 )
 @pytest.mark.parametrize("answer", ["{}", '{"tasks": [{}], "data": [{}]}', '{"tasks": [1], "data": 1}'])
 def test_an_object_of_something_else_is_no_answer_of_a_mesh(
@@ -837,6 +840,19 @@ def test_a_route_is_shown_with_its_reasons(shell: Shell, gateway: FakeGateway) -
     assert gateway.asked[0][1] == "/v1/route?text=what+is+1+%26+2%3F"
 
 
+def test_decisions_are_shown_a_line_each(shell: Shell, gateway: FakeGateway) -> None:
+    who = {"peer": PEER["id"], "peer_name": f"al{EVIL}ice"}
+    row = {"at": 1e9, "run": "run-1", "task": "t2", "model": "", "skill": "chat", "candidates": [who, who]}
+    row |= {"peer": PEER["id"], "seconds": 1.25, "error": "", "verdict": "passed"}
+    going_on = row | {"seconds": None, "verdict": None, "error": None, "candidates": [], "model": EVIL}
+    gateway.answers({"data": [row, going_on]})
+    first, second = shell("decisions", "--limit", "2", "--url", gateway.url).out.splitlines()
+    assert "run-1 t2 chat on al[2J31mevilice (abcdefgh), 1.2 s passed (1 more could have been asked)" in first
+    assert second.endswith("going on")
+    assert (first + second).isprintable()
+    assert gateway.asked[0][1] == "/v1/decisions?limit=2"
+
+
 def test_peers_are_shown_with_what_they_serve(shell: Shell, gateway: FakeGateway) -> None:
     nameless = PEER | {"name": EVIL, "last_heard_seconds": None, "models": [], "skills": []}
     gateway.answers({"data": [PEER, nameless]})
@@ -859,7 +875,7 @@ def test_peers_are_shown_with_what_they_serve(shell: Shell, gateway: FakeGateway
     assert all(line.isprintable() for line in lines)
 
 
-@pytest.mark.parametrize("command", [["plan", "x"], ["route", "x"], ["peers"]], ids=first_of)
+@pytest.mark.parametrize("command", [["plan", "x"], ["route", "x"], ["decisions"], ["peers"]], ids=first_of)
 def test_json_is_what_the_gateway_said(shell: Shell, gateway: FakeGateway, command: Sequence[str]) -> None:
     gateway.answers({"data": [PEER], "more": "ü"})
     assert json.loads(shell(*command, "--json", "--url", gateway.url).out) == {"data": [PEER], "more": "ü"}

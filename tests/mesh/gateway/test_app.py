@@ -165,6 +165,13 @@ def test_feedback_that_cannot_be_meant_is_refused_by_name(body: dict[str, Any], 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
+def test_the_last_decisions_are_told_and_no_more_than_asked_for() -> None:
+    (row,) = _ask("GET", "/v1/decisions").json()["data"]
+    assert (row["run"], row["skill"], row["seconds"]) == ("run-1", "chat", None)
+    assert _ask("GET", "/v1/decisions", params={"limit": 0}).status_code == 400
+    assert _ask("GET", "/v1/decisions", params={"limit": 501}).status_code == 400
+
+
 def test_candidates_come_with_their_reasons() -> None:
     answer = _ask("GET", "/v1/route", params={"text": "say hello", "privacy": "local"})
     found = answer.json()
