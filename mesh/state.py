@@ -6,7 +6,8 @@
       gateway.json           where this user's gateway listens, while it runs
       recipes.json, .lock    plans that this user accepted; they hold the user's words
       nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock;
-                             a gateway's also store.sqlite (mesh.store) and vectors.sqlite (mesh.vectors)
+                             a gateway's also store.sqlite (mesh.store), vectors.sqlite (mesh.vectors)
+                             and, without torch, all-minilm-l6-v2-….gguf (mesh.minilm)
 
 A file is replaced by writing a sibling and renaming it, so that a reader or a kill -9 finds the old or
 the new content, never half of one. A file that cannot be parsed is renamed to `….corrupt-<n>` and

@@ -304,7 +304,7 @@ def test_llama_cpp_makes_the_vectors_of_sentence_transformers(opened: Opened, th
     assert vectors.shape == (len(texts), 384)
     assert vectors.dtype == np.float32
     likeness = np.einsum("ij,ij->i", vectors, opened.embed(texts))
-    assert likeness.min() > 0.9999, repr(texts[int(likeness.argmin())])  # measured: 0.99999
+    assert likeness.min() > 0.9999, repr(texts[int(likeness.argmin())])
     assert through_gguf.embed([]).shape == (0, 384)
     assert through_gguf.embedder.fingerprint != opened.embedder.fingerprint
 
