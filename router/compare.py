@@ -47,9 +47,9 @@ class Comparison:
         self.skills, self._words = tuple(skills), tuple(words)
         self._vectors = np.empty((0, 0), np.float32) if vectors is None else vectors
         self._rows = np.array([self.row_of[text] for skill in skills for text in skill.texts], np.intp)
-        counts = np.array([len(skill.texts) for skill in skills], np.intp)
-        self._starts = np.cumsum(counts) - counts
-        self._has_examples = counts > 1
+        self._counts = np.array([len(skill.texts) for skill in skills], np.intp)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._has_examples = self._counts > 1
         self._lengths = self._lengths_of_sums()
         self._spelling = Spelling(words)
 
@@ -90,9 +90,11 @@ class Comparison:
         nearest = int(np.argmax(likeness.of_texts[start : start + len(texts)]))
         return texts[nearest] if nearest else ""
 
-    def descriptions(self, places: Sequence[int]) -> Vectors:
-        """Of some skills the vectors of name and description."""
-        return self._vectors[self._rows[self._starts[list(places)]]]
+    def centres(self, places: Sequence[int]) -> Vectors:
+        """Of some skills the mean directions of their texts, a row a skill."""
+        texts = [slice(self._starts[place], self._starts[place] + self._counts[place]) for place in places]
+        sums = [self._vectors[self._rows[mine]].sum(axis=0) for mine in texts]
+        return (np.stack(sums) / self._lengths[list(places), None]).astype(np.float32)
 
     def _words_of(self, skill: SkillTexts) -> Counted:
         place = self.place_of.get(skill)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +36,12 @@ MATCHED_SKILLS_MAX = 32
 _MATCHED_PER_PEER = 4
 # Given to the embedder at once, so that the text of a request need not wait behind all adverts.
 _BATCH_TEXTS = 64
-# Offers looked at before others have their turn on the event loop, and how many a new skill counts for.
+# Texts that are embedded before the skills that they belong to are matched.
+_STEP_TEXTS = 1000
+# Offers looked at before others have their turn on the event loop, in about 5 ms; a skill not seen before
+# counts for this many, and each of its characters for one.
 _OFFERS_AT_ONCE = 4000
-_OFFERS_OF_TIME = 100
+_OFFERS_OF_SKILL = 50
 
 _Offers = Mapping[SkillTexts, Sequence[Offer]]
 _May = Callable[[Offer], bool]
@@ -57,10 +60,13 @@ class _Listing:
 
 
 class SkillIndex:
-    """Compares a text with the skills that are offered."""
+    """Compares a text with the skills that are offered. `announced` makes the vectors of these, where
+    another embedder does than that of requests, of the same fingerprint."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, announced: Embedder | None = None) -> None:
         self._embedder = embedder
+        self._announcing = announced or embedder
+        self._latest: Iterable[Offer] | None = None
         self._updating = asyncio.Lock()
         self._texts_of: dict[int, tuple[Skill, SkillTexts]] = {}  # by the identity of the skill
         self._announced: Collection[SkillTexts] = {}.keys()
@@ -79,15 +85,20 @@ class SkillIndex:
         )
 
     async def update(self, offers: Iterable[Offer]) -> None:
-        """Compare with these offers from here on. Only texts not known before are embedded; matching
-        goes on with the former offers until that is done, or when it fails."""
+        """Compare with these offers from here on; the very list of the last time costs nothing. Only texts
+        not known before are embedded. Matching goes on with the former offers meanwhile, and when that
+        fails; of very many new skills each peer's first ones are matched before the others are known."""
+        if offers is self._latest:
+            return
         async with self._updating:
             grouped = await self._grouped(list(offers))
-            comparison = self._listing.comparison
             if grouped.keys() != self._announced:  # most updates, one a request, bring nothing but loads
-                comparison = await self._compared(await asyncio.to_thread(_admitted, grouped))
+                skills = await asyncio.to_thread(_admitted, grouped)
+                for step in _steps(skills, self._listing.comparison.row_of):
+                    self._listing = _Listing(await self._compared(step), grouped)
                 self._announced = grouped.keys()
-            self._listing = _Listing(comparison, grouped)
+            self._listing = _Listing(self._listing.comparison, grouped)
+            self._latest = offers
 
     def retain(self, offers: Iterable[Offer]) -> None:
         """Compare with those of these offers whose texts are known already: at once, while an `update`
@@ -98,6 +109,7 @@ class SkillIndex:
             if known is not None:
                 grouped.setdefault(known[1], []).append(offer)
         self._listing = _Listing(self._listing.comparison, grouped)
+        self._latest = None
 
     async def match(self, text: str, may: _May = everyone) -> Matches:
         """The MATCHED_SKILLS_MAX likeliest narrow skills and every general one, each with those of its
@@ -121,7 +133,7 @@ class SkillIndex:
             work += 1
             if found is None:
                 found = (offer.skill, texts_of(offer.skill))
-                work += _OFFERS_OF_TIME
+                work += _OFFERS_OF_SKILL + len(offer.skill.description) + sum(map(len, offer.skill.examples))
             seen[key] = found
             grouped.setdefault(found[1], []).append(offer)
             if work >= _OFFERS_AT_ONCE:
@@ -136,7 +148,7 @@ class SkillIndex:
         new = [text for text in texts if text not in former.row_of]
         batches: list[Vectors] = []
         for start in range(0, len(new), _BATCH_TEXTS):
-            batches.append(await self._embedder.embed(new[start : start + _BATCH_TEXTS]))
+            batches.append(await self._announcing.embed(new[start : start + _BATCH_TEXTS]))
         vectors = np.concatenate(batches) if batches else np.empty((0, 0), np.float32)
         return await asyncio.to_thread(former.changed_to, skills, new, vectors)
 
@@ -160,6 +172,21 @@ def _admitted(offers: _Offers) -> list[SkillTexts]:
     return admitted
 
 
+def _steps(skills: Sequence[SkillTexts], known: Collection[str]) -> Iterator[list[SkillTexts]]:
+    """More and more of the skills, from those that need nothing to all of them, about _STEP_TEXTS new
+    texts further each time."""
+    step = [skill for skill in skills if all(text in known for text in skill.texts)]
+    new, count = [skill for skill in skills if any(text not in known for text in skill.texts)], 0
+    for skill in new:
+        step.append(skill)
+        count += len(skill.texts)
+        if count >= _STEP_TEXTS:
+            yield list(step)
+            count = 0
+    if count or not new:
+        yield step
+
+
 def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -> Matches:
     comparison = listing.comparison
     strength = strengths(likeness)
@@ -169,9 +196,9 @@ def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -
     none = 1.0
     if narrow:
         none = chance_of_none(likeness, next(iter(narrow)), int((~comparison.is_general).sum()))
-    # A general skill has a share like any other; who claims nothing in particular gets what is left.
+    # The strongest general skill is a rival like any other.
     rivals = [*narrow, *list(general)[:1]]
-    share = shares(strength[rivals], comparison.descriptions(rivals))
+    share = shares(strength[rivals], comparison.centres(rivals)) if rivals else ()
     fit_of = {place: float((1 - none) * share[at]) for at, place in enumerate(narrow)}
     found = [
         SkillMatch(

@@ -25,7 +25,7 @@ class SkillTexts(NamedTuple):
 
 
 def texts_of(skill: Skill) -> SkillTexts:
-    described = cleaned(f"{skill.name or skill.id}: {skill.description}")
+    described = cleaned(f"{cleaned(skill.name) or skill.id}: {skill.description}")
     examples = (cleaned(example) for example in skill.examples)
     return SkillTexts(tuple(dict.fromkeys([described, *filter(None, examples)])), skill.is_general)
 

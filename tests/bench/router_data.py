@@ -102,6 +102,10 @@ class StoredEmbedder:
     def fingerprint(self) -> str:
         return self._embedder.fingerprint
 
+    def forget(self) -> None:
+        """What is asked for from here on is embedded."""
+        self.vectors.clear()
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         new = sorted({text for text in texts if text not in self.vectors}, key=len)
         if new:

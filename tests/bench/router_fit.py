@@ -55,7 +55,6 @@ EXAMPLES: tuple[int | None, ...] = (0, 1, 3, 5, None)  # None: a mixture
 WEIGHTS = {"seal-tools": 0.25}
 # Lists drawn for each number of skills in them.
 DRAWN = {1: 20, 2: 15, 3: 10, 5: 8, 10: 5, 30: 3}
-REQUESTS_MAX = 600
 # Of a drawn list, for each of the two kinds of requests.
 REQUESTS_DRAWN = 24
 _STRENGTHS_KEPT = 32
@@ -84,7 +83,7 @@ def halves(name: str, whole: Set) -> tuple[Half, Half]:
         places: frozenset[int] = frozenset(order[start::2].tolist())
         mine = [request for request in whole.requests if request.gold and request.gold <= places]
         skills = tuple(whole.skills[place] for place in sorted(places))
-        found.append(Half(name, skills, (*mine[:: 1 + len(mine) // REQUESTS_MAX], *unanswerable[start::2])))
+        found.append(Half(name, skills, (*mine, *unanswerable[start::2])))
     return found[0], found[1]
 
 
@@ -210,7 +209,7 @@ def _drawn(
     foreign = [request for other in all_halves if other is not half for request in other.requests]
     wrong = [request for request in half.requests if not skills.right(request)]
     wrong = _some(wrong, REQUESTS_DRAWN, rng) + _some(foreign, REQUESTS_DRAWN // 4, rng)
-    right = _some(right, REQUESTS_MAX if size == len(half.skills) else REQUESTS_DRAWN, rng)
+    right = right if size == len(half.skills) else _some(right, REQUESTS_DRAWN, rng)
     for requests, share in ((right, 1 - prior(size)), (wrong, prior(size))):
         for request in requests:
             likeness = skills.likeness(request.text)
@@ -251,7 +250,7 @@ def held_out(half: Half, examples: int | None, vectors: dict[str, Vector]) -> di
         strength = strengths(likeness)
         order = np.argsort(-strength)[:_STRENGTHS_KEPT]
         none[row] = chance_of_none(likeness, int(order[0]), len(half.skills))
-        share = shares(strength[order], skills.comparison.descriptions(order.tolist()))
+        share = shares(strength[order], skills.comparison.centres(order.tolist()))
         fit[row] = (1 - none[row]) * share[0]
         is_right[row], is_none[row] = order[0] in skills.right(request), not request.gold
     return rounded(
