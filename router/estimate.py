@@ -4,7 +4,8 @@ A chance is a chain of averages, in each of which the one before counts as a few
 at all peers → model (by digest) at all peers → this peer at this skill → this peer at texts like this one
 (its `NEIGHBOURS_MAX` nearest outcomes). Averages over peers are midmeans with at most one voice a peer, so
 that a few that lie neither raise themselves nor harm those who serve the same model. How much harder or
-easier texts like this one are is handed down the same chain.
+easier texts like this one are is handed down the same chain. How much the nearest outcomes count is learnt
+(`router.locality`).
 
 A digest and a skill's name are claims: what is inherited through them is bounded, and a few outcomes of
 a peer's own outweigh it.
@@ -22,25 +23,28 @@ from numpy.typing import NDArray
 
 from monai_node.registry.ids import PeerId
 from monai_node.router.embed import Vector
+from monai_node.router.locality import Locality
 from monai_node.router.outcome import Outcome, Source
 from monai_node.router.remembered import Indexes, Remembered
+from monai_node.router.voices import LEVEL_PRIOR, averaged
 
 # 12.6 MB of vectors with 384 dimensions, which one core reads in about a millisecond.
 OUTCOMES_MAX = 8192
 # Peers change hands, load and quantisation within weeks; a week ago counts half.
 HALF_LIFE_SECONDS = 7 * 86400.0
+# By so many outcomes, one is looked at for how much peers differ near it, which takes a millisecond.
+_LOOKED_AT_EVERY = 4
 # Of one peer at one skill. Few neighbours are bad at choosing between models: in the pool of RouterDC,
 # k = 1 loses 4 points to the best single model, k = 20 gains 1.5, k = 100 2.7.
 NEIGHBOURS_MAX = 100
 # What an average one level up counts for, in outcomes.
 OWN_PRIOR = 4.0
-NEAR_PRIOR = 20.0
-_LEVEL_PRIOR = 1.0
+# Abstaining from so many texts like this one halves the chance.
+ABSTAINED_PRIOR = 10.0
+# What outcomes at other texts add to the weight of an estimate, at most.
+WEIGHT_AT_LARGE_MAX = 20.0
 # As many outcomes give a peer half a voice in the averages over peers.
 _VOICE_OUTCOMES = 4.0
-# Mean distance from the midmean beyond which peers have nothing in common: replicas of one model that do
-# 90 % of their tasks well are 0.1 apart after nine tasks each, half of them lying 0.4.
-_APART_MAX = 0.25
 # Nothing known: peers are reachable because they serve, so most tasks are done.
 PRIOR_CHANCE = 0.7
 # What nobody has shown yet is not believed to be better than this, whatever is claimed.
@@ -78,13 +82,26 @@ Doubles = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """The chance, 0 to 1, that a task is done well. `spread` is its standard deviation, `weight` the
-    outcomes of the peer itself that it rests on (at most `NEAR_PRIOR` of those at other texts), `near` those
+    outcomes of the peer itself that it rests on (at most
+    WEIGHT_AT_LARGE_MAX of all its others), `near` those
     at texts like this one."""
 
     chance: float
     spread: float
     weight: float
     near: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The sums over a peer's outcomes at a skill: of their weights, of their weighted values, the same near
+    this text, and the weight of its abstaining from texts like this one."""
+
+    weight: float = 0.0
+    total: float = 0.0
+    near: float = 0.0
+    near_total: float = 0.0
+    abstained: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,8 @@ class Estimates:
 
     def __init__(self, outcomes_max: int = OUTCOMES_MAX) -> None:
         self._remembered = Remembered(outcomes_max)
+        self._locality = Locality()
+        self._learnt = 0
 
     def __len__(self) -> int:
         return len(self._remembered)
@@ -111,6 +130,9 @@ class Estimates:
             return
         outcome = replace(outcome, value=min(max(outcome.value, 0.0), 1.0))
         is_local = outcome.source == "abstained"
+        self._learnt += 1
+        if self._learnt % _LOOKED_AT_EVERY == 0 and outcome.vector is not None:
+            self.view(outcome.vector, outcome.at).look(outcome.skill)
         group = self._remembered.add(outcome, _WEIGHT[outcome.source], is_local)
         if is_local:
             return
@@ -121,48 +143,79 @@ class Estimates:
     def view(self, vector: Vector | None, now: float) -> View:
         """What is known about a task with this vector (None: not embedded). `now` is wall-clock seconds;
         outcomes from after it count as new. To be used before the next `learn`."""
-        return View(self._remembered, vector, now)
+        return View(self._remembered, self._locality, vector, now)
 
 
 class View:
     """The outcomes weighed for one text. Made by `Estimates.view`."""
 
-    def __init__(self, remembered: Remembered, vector: Vector | None, now: float) -> None:
+    def __init__(self, remembered: Remembered, locality: Locality, vector: Vector | None, now: float) -> None:
         self._remembered = remembered
+        self._locality = locality
+        self._near_prior = locality.prior_outcomes
         count = len(remembered)
         value, group = remembered.value[:count], remembered.group[:count]
         age = np.maximum(now - remembered.at[:count], 0.0)
         weight = remembered.weight[:count] * np.exp2(age * (-1.0 / HALF_LIFE_SECONDS))
         near = self._nearest(weight * self._likeness(vector, count))
-        far = np.where(remembered.is_local[:count], 0.0, weight)
+        is_local = remembered.is_local[:count]
+        far, abstained = np.where(is_local, 0.0, weight), np.where(is_local, near, 0.0)
+        near = near - abstained
+        self._near, self._far = near, far
         groups = remembered.group_count
         self._near_weight = _sums(group, near, groups)
         self._near_sum = _sums(group, near * value, groups)
         self._all_weight = _sums(group, far, groups)
         self._all_sum = _sums(group, far * value, groups)
+        self._abstained = _sums(group, abstained, groups)
         self._skills: dict[str, _Level] = {}
         self._models: dict[tuple[str, str], _Level] = {}
 
     def of(self, peer: PeerId, skill: str, digest: str) -> Estimate:
         """The chance that this peer does the task well with the model of this digest ("" for an agent)."""
-        above = self._model(skill, digest)
-        own = self._remembered.group_at(peer, skill, digest)
-        total, weight, near_total, near = 0.0, 0.0, 0.0, 0.0
-        for index in self._remembered.of_peer(peer, skill):
-            is_own = own is not None and index == own.index
-            share = 1.0 if is_own else _OTHER_DIGEST_WEIGHT
-            total += share * float(self._all_sum[index])
-            weight += share * float(self._all_weight[index])
-            near_total += share * float(self._near_sum[index])
-            near += share * float(self._near_weight[index])
-        usual = (total + OWN_PRIOR * min(above.chance, CLAIM_CHANCE_MAX)) / (weight + OWN_PRIOR)
+        record, above = self._record(peer, skill, digest), self._model(skill, digest)
+        inherited = OWN_PRIOR * min(above.chance, CLAIM_CHANCE_MAX)
+        usual = (record.total + inherited) / (record.weight + OWN_PRIOR)
         # What is inherited about texts like this one is a claim as well.
-        proven = weight / (weight + OWN_PRIOR)
+        proven = record.weight / (record.weight + OWN_PRIOR)
         most = max(usual, CLAIM_CHANCE_MAX + (1 - CLAIM_CHANCE_MAX) * proven)
         here = min(max(usual + above.shift, 0.0), most)
-        chance = (near_total + NEAR_PRIOR * here) / (near + NEAR_PRIOR)
-        known = near + min(weight, NEAR_PRIOR)
-        return Estimate(chance, math.sqrt(chance * (1 - chance) / (known + 2)), known, near)
+        near = record.near + self._near_prior
+        chance = (record.near_total + self._near_prior * here) / near
+        chance *= ABSTAINED_PRIOR / (ABSTAINED_PRIOR + record.abstained)
+        weight = record.near + record.abstained + min(record.weight, WEIGHT_AT_LARGE_MAX)
+        return Estimate(chance, math.sqrt(chance * (1 - chance) / (weight + 2)), weight, record.near)
+
+    def look(self, skill: str) -> None:
+        """Learn from this text how much peers differ from text to text."""
+        remembered, groups = self._remembered, self._remembered.of_skill(skill)
+        near: list[Doubles] = []
+        deviation: list[Doubles] = []
+        for half in (True, False):
+            rows = np.flatnonzero(remembered.half[: len(self._near)] == half)
+            group, value, weights = remembered.group[rows], remembered.value[rows], (self._near, self._far)
+            here, everywhere = (_sums(group, each[rows], remembered.group_count)[groups] for each in weights)
+            of_here, of_all = (
+                _sums(group, each[rows] * value, remembered.group_count)[groups] for each in weights
+            )
+            # Where most of a peer's outcomes are near, they cannot differ from its others.
+            near.append(np.where(2 * here <= everywhere, here, 0.0))
+            deviation.append(of_here / np.maximum(here, 1.0) - of_all / np.maximum(everywhere, 1.0))
+        self._locality.see((near[0], near[1]), (deviation[0], deviation[1]))
+
+    def _record(self, peer: PeerId, skill: str, digest: str) -> _Record:
+        own = self._remembered.group_at(peer, skill, digest)
+        record = _Record()
+        for index in self._remembered.of_peer(peer, skill):
+            share = 1.0 if own is not None and index == own.index else _OTHER_DIGEST_WEIGHT
+            record = _Record(
+                record.weight + share * float(self._all_weight[index]),
+                record.total + share * float(self._all_sum[index]),
+                record.near + share * float(self._near_weight[index]),
+                record.near_total + share * float(self._near_sum[index]),
+                record.abstained + share * float(self._abstained[index]),
+            )
+        return record
 
     def _likeness(self, vector: Vector | None, count: int) -> NDArray[np.floating[Any]]:
         """How much like this text that of each outcome is, 0 to 1."""
@@ -211,11 +264,11 @@ class View:
         _, at, counts = np.unique(self._remembered.peer_hash[groups], return_inverse=True, return_counts=True)
         share = 1.0 / counts[at]
         weight, near = self._all_weight[groups], self._near_weight[groups]
-        chances = (self._all_sum[groups] + _LEVEL_PRIOR * above.chance) / (weight + _LEVEL_PRIOR)
-        shifts = (self._near_sum[groups] - near * chances) / (near + NEAR_PRIOR)
+        chances = (self._all_sum[groups] + LEVEL_PRIOR * above.chance) / (weight + LEVEL_PRIOR)
+        shifts = (self._near_sum[groups] - near * chances) / (near + self._near_prior)
         return _Level(
-            _averaged(chances, share * weight / (weight + _VOICE_OUTCOMES), above.chance),
-            _averaged(shifts, share * near / (near + _VOICE_OUTCOMES), above.shift),
+            averaged(chances, share * weight / (weight + _VOICE_OUTCOMES), above.chance),
+            averaged(shifts, share * near / (near + _VOICE_OUTCOMES), above.shift),
         )
 
 
@@ -242,26 +295,3 @@ def _within(value: float, middle: float, distance: float) -> float:
 
 def _sums(group: Indexes, weights: NDArray[np.floating[Any]], groups: int) -> Doubles:
     return np.bincount(group, weights, groups).astype(np.float64, copy=False)
-
-
-def _averaged(values: Doubles, voices: Doubles, above: float) -> float:
-    """The midmean, shrunk to the level above: the more so, the fewer voices there are and the less they
-    agree. Peers that contradict each other do not have in common what they claim."""
-    middle = _midmean(values, voices)
-    total = float(voices.sum())
-    if total > 0:
-        apart = float(voices @ np.abs(values - middle)) / total
-        total *= max(0.0, 1.0 - apart / _APART_MAX)
-    return (total * middle + _LEVEL_PRIOR * above) / (total + _LEVEL_PRIOR)
-
-
-def _midmean(values: Doubles, voices: Doubles) -> float:
-    """The mean of the middle half of the voices: a quarter that lies on either side moves nothing."""
-    total = float(voices.sum())
-    if total <= 0:
-        return 0.0
-    order = np.argsort(values)
-    upper = np.cumsum(voices[order])
-    lower = upper - voices[order]
-    middle = np.clip(upper, total / 4, total * 3 / 4) - np.clip(lower, total / 4, total * 3 / 4)
-    return float(middle @ values[order]) / (total / 2)

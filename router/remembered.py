@@ -6,6 +6,7 @@ replaces only outcomes of its own, and whoever has few keeps them.
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ class Remembered:
     """Columns of outcomes, one row each, of which the first `len()` are in use.
 
     `weight` says how much an outcome counts, `is_local` that it counts only for texts like its own.
-    The row of an outcome without vector, or with one of another length than the first, is 0.
+    `half` divides the texts in two by chance: outcomes at one text are in the same. The vector is 0 where
+    an outcome has none, or one of another length than the first.
     """
 
     def __init__(self, rows_max: int) -> None:
@@ -75,6 +77,7 @@ class Remembered:
         self.weight: Floats = np.zeros(0, np.float32)
         self.at: NDArray[np.float64] = np.zeros(0)
         self.is_local: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self.half: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self.group: Indexes = np.zeros(0, np.intp)
         self._groups: dict[GroupKey, Group] = {}
         self.peer_hash: NDArray[np.int64] = np.zeros(0, np.int64)  # by group: equal where the peer is
@@ -151,6 +154,7 @@ class Remembered:
         self.weight = np.concatenate([self.weight, np.zeros(more, np.float32)])
         self.at = np.concatenate([self.at, np.zeros(more)])
         self.is_local = np.concatenate([self.is_local, np.zeros(more, np.bool_)])
+        self.half = np.concatenate([self.half, np.zeros(more, np.bool_)])
         self.group = np.concatenate([self.group, np.zeros(more, np.intp)])
 
     def _write_vector(self, row: int, vector: Vector | None) -> None:
@@ -160,6 +164,7 @@ class Remembered:
             vector is not None and vector.shape == self.vectors.shape[1:] and bool(np.isfinite(vector).all())
         )
         self.vectors[row] = vector if fits else 0.0
+        self.half[row] = zlib.crc32(self.vectors[row].tobytes()) % 2
 
     def _open(self, key: GroupKey) -> Group:
         if not self._free:

@@ -105,7 +105,7 @@ def main() -> None:
     line = {
         "bench": "liars",
         "is_simulated": True,
-        "host": platform.node(),
+        "host": platform.machine(),
         "peers": PEERS,
         "requests": plan.requests,
         "seeds": plan.seeds,
