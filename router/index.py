@@ -19,8 +19,7 @@ from monai_node.registry.ids import PeerId
 from monai_node.router.calibration import chance_of_none, shares, strengths
 from monai_node.router.compare import Comparison, Likeness
 from monai_node.router.embed import Embedder, Vector, Vectors
-from monai_node.router.match import Match as SkillMatch
-from monai_node.router.match import Matches
+from monai_node.router.match import Match, Matches
 from monai_node.router.offer import Offer
 from monai_node.router.sparse import counted
 from monai_node.router.texts import SPELLING_CHARS_MAX, SkillTexts, cleaned, texts_of
@@ -201,7 +200,7 @@ def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -
     share = shares(strength[rivals], comparison.centres(rivals)) if rivals else ()
     fit_of = {place: float((1 - none) * share[at]) for at, place in enumerate(narrow)}
     found = [
-        SkillMatch(
+        Match(
             offers=tuple(offers),
             fit=fit_of.get(place, none),
             dense=float(likeness.nearest[place]),

@@ -6,10 +6,10 @@ Prints one JSON line. Distinct skills of six texts (name with description, five 
 words of the shared sets, and each is announced by several peers; every hundredth peer announces a chat
 model too. Their vectors are made of random vectors of their words, so that only requests are embedded.
 
-`decision_ms`: from a text's vector to ranked candidates (`index` and `rank` apart, `both`), and what the
-embedder needs for a request that it has not seen (`embedder`, `all`). `update_s`: seconds and the longest
-that the event loop stood still, for everything new, for one peer that changes one skill, and for new loads
-of all peers. `memory`: bytes of the vectors, and by how much the process grew.
+`decision_ms`: processor time from a text's vector to ranked candidates (`index` and `rank` apart, `both`),
+and the time until the embedder has a request that it has not seen (`embedder`, `all`). `update_s`: seconds
+and the longest that the event loop stood still, for everything new, for one peer that changes one skill,
+and for new loads of all peers. `memory`: bytes of the vectors, and by how much the process grew.
 """
 
 from __future__ import annotations
@@ -137,15 +137,15 @@ async def decisions(index: SkillIndex, texts: Sequence[str], embedder: Embedder)
     taken: dict[str, list[float]] = {"embedder": [], "index": [], "rank": []}
     demand, knowledge = of_label("trusted"), Knowledge(Health())
     for text in texts:
-        times = [time.perf_counter()]
+        started = time.perf_counter()
         await embedder.embed([cleaned(text)])
-        times.append(time.perf_counter())
+        taken["embedder"].append(time.perf_counter() - started)
+        started = time.thread_time()
         matches = await index.match(text, Sieve(demand))
-        times.append(time.perf_counter())
+        taken["index"].append(time.thread_time() - started)
+        started = time.thread_time()
         rank(matches, demand, knowledge, 0.0)
-        times.append(time.perf_counter())
-        for part, seconds in zip(taken, np.diff(times).tolist(), strict=True):
-            taken[part].append(seconds)
+        taken["rank"].append(time.thread_time() - started)
     columns = {part: np.array(seconds) for part, seconds in taken.items()}
     columns["both"] = columns["index"] + columns["rank"]
     columns["all"] = columns["both"] + columns["embedder"]
