@@ -13,9 +13,11 @@ from monai_node.router.offer import Offer
 class Match:
     """One skill against a text, and everyone who offers it in exactly these words.
 
-    `fit` is the calibrated chance, 0 to 1, that this skill is what the text asks for; `dense` the highest
-    cosine of its texts, `sparse` its likeness in words, `best_example` the nearest example ("" when the
-    description was nearer). `offers` is never empty.
+    `fit` is the calibrated chance, 0 to 1, that this skill is what the text asks for; that of a general one
+    is the chance that no narrow one is. Skills in almost the same words take nothing from each other's, so
+    that fits may add up to more than 1. `dense` is the highest cosine of its texts, `sparse` its likeness
+    in words, `best_example` the nearest example ("" when the description was nearer). `offers` is never
+    empty.
     """
 
     offers: tuple[Offer, ...]
