@@ -24,8 +24,8 @@ NONE = (3.08, -3.0, -4.07, -5.12, -1.95, 0.94, -0.04)
 # The least chance at which a narrow skill is asked before a general one. Low, because the two mistakes
 # differ: an agent that is asked in vain abstains in milliseconds, a small model that is asked to calculate
 # answers wrongly. On 40 texts that nothing here was fitted to, for an arithmetic, a calendar and a chat
-# skill, anything from 0.15 to 0.5 puts the right one first for 37 or more; at 0.3 the other 3 are asked of an agent
-# that abstains (tests/mesh/test_embedders.py).
+# skill, anything from 0.15 to 0.5 puts the right one first for 37 or more; at 0.3 the other 3 are asked
+# of an agent that abstains (tests/mesh/test_embedders.py).
 NARROW_FIT = 0.30
 
 # Below this no word of the text is known well enough to count its likest skill as alike in words.
