@@ -15,8 +15,8 @@ from monai_node.registry.ids import PeerId
 from monai_node.router.canary_tasks import has_canary
 from monai_node.router.offer import Offer
 
-# A peer that answers plausibly and wrong passes every contract that sees the form only; three canaries of
-# weight 4 outweigh what it inherited three times.
+# A peer that answers plausibly and wrong passes every contract that sees the form only; three canaries weigh
+# more than all that it inherited.
 FIRST_COUNT = 3
 FIRST_GAP_SECONDS = 10.0
 # Of a peer that is known: it may turn. Drawn from half to one and a half of this, so that nobody can tell

@@ -32,7 +32,7 @@ from monai_node.router.voices import LEVEL_PRIOR, averaged
 OUTCOMES_MAX = 8192
 # Peers change hands, load and quantisation within weeks; a week ago counts half.
 HALF_LIFE_SECONDS = 7 * 86400.0
-# By so many outcomes, one is looked at for how much peers differ near it, which takes a millisecond.
+# Of so many outcomes one is looked at for how much peers differ near it, which takes a millisecond or two.
 _LOOKED_AT_EVERY = 4
 # Of one peer at one skill. Few neighbours are bad at choosing between models: in the pool of RouterDC,
 # k = 1 loses 4 points to the best single model, k = 20 gains 1.5, k = 100 2.7.
@@ -56,7 +56,8 @@ _CLAIM_DIFFERENCE_MAX = 0.15
 _OTHER_DIGEST_WEIGHT = 0.25
 # Of outcomes from before a peer turned (`router.drift`).
 _TURNED_WEIGHT = 0.02
-# The answer to a canary is known, while most contracts see the form only. Errors are counted by
+# The answer to a canary is known, while most contracts see the form only; more than twice would keep a liar
+# that recognises canaries in favour (simulated: 7 % of requests instead of 3 %). Errors are counted by
 # `router.health` as well. A skill's owner knows best what it is not made for.
 _WEIGHT: dict[Source, float] = {
     "canary": 2.0,
