@@ -72,13 +72,16 @@ def test_a_model_that_does_badly_falls_behind_smaller_ones_by_evidence() -> None
     assert peers(general(*offers, knowledge=known)) == ["small", "big"]
 
 
-def test_a_checked_task_goes_to_the_smallest_that_mostly_succeeds() -> None:
+def test_a_checked_task_goes_to_the_smallest_that_does_it_about_as_well() -> None:
     offers = (chat("big", 7), chat("small", 0.5), chat("tiny", 0.1), chat("new", 0.3))
-    known = knowing({"big": (0.95, 20.0), "small": (0.85, 20.0), "tiny": (0.5, 20.0), "new": (0.9, 1.0)})
+    chances = {"big": (0.95, 20.0), "small": (0.93, 20.0), "tiny": (0.5, 20.0), "new": (0.95, 1.0)}
+    known = knowing(chances)
     assert peers(general(*offers, knowledge=known))[0] == "big"
     checked = general(*offers, demand=CHECKED, knowledge=known)
     assert peers(checked)[:2] == ["small", "big"]
     assert any("results are checked" in reason for reason in checked.candidates[0].reasons)
+    worse = knowing({**chances, "small": (0.85, 20.0)})
+    assert peers(general(*offers, demand=CHECKED, knowledge=worse))[0] == "big"
 
 
 def test_what_costs_must_be_so_much_better() -> None:
