@@ -70,10 +70,14 @@ class Spelling:
         weights = np.concatenate([np.empty(0, np.float32), *(text.weights for text in texts)])
         order = np.argsort(parts, kind="stable")
         self._owners = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)[order]
-        self._parts, self._starts, spread = np.unique(parts[order], return_index=True, return_counts=True)
-        self._spread = spread
-        self._rarity = (np.log((1 + len(texts)) / (1 + spread)) + 1).astype(np.float32)
-        weighted = weights[order] * np.repeat(self._rarity, spread)
+        ordered = parts[order]
+        is_first = np.ones(len(ordered), np.bool_)
+        is_first[1:] = ordered[1:] != ordered[:-1]
+        self._starts = np.flatnonzero(is_first)
+        self._parts = ordered[self._starts]
+        self._spread = np.diff(self._starts, append=len(ordered))
+        self._rarity = (np.log((1 + len(texts)) / (1 + self._spread)) + 1).astype(np.float32)
+        weighted = weights[order] * np.repeat(self._rarity, self._spread)
         norms = np.sqrt(np.bincount(self._owners, weighted * weighted, minlength=len(texts)))
         self._weights = (weighted / norms[self._owners]).astype(np.float32)
 
