@@ -45,7 +45,7 @@ def demand_of(
     limit = share_of(parameters, request.options.budget_tokens, count).max_tokens
     expected = RESULT_CHARS if limit is None else min(RESULT_CHARS, int(limit * CHARS_PER_TOKEN))
     return Demand(
-        _policy(request, label, count * (FAN_OUT_MAX if task.each is not None else 1)),
+        policy_of(request, label, count * (FAN_OUT_MAX if task.each is not None else 1)),
         language=_TAGS.get(language_of(task.text), ""),
         prompt_chars=_prompt_chars(task, plan, request),
         expected_chars=expected,
@@ -55,7 +55,7 @@ def demand_of(
     )
 
 
-def _policy(request: RunRequest, label: Label, shares: int) -> Policy:
+def policy_of(request: RunRequest, label: Label, shares: int = 1) -> Policy:
     """Whom a task may be given that has one of so many shares of the budget, as far as the request says."""
     options = request.options
     return Policy(

@@ -12,12 +12,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from monai_node.agents.demand import policy_of
 from monai_node.agents.label import Reading, label_by_rules
 from monai_node.agents.plan import Draft, Plan, PlannerName, begin, finish
 from monai_node.agents.request import RunRequest
 from monai_node.agents.segment import Segment
 from monai_node.registry.errors import MonaiError
 from monai_node.registry.wire import Label
+from monai_node.router.policy import Policy
 
 _log = logging.getLogger(__name__)
 
@@ -28,18 +30,18 @@ PLANNING_SHARE_MAX = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One way to plan: `seconds` is the longest it may take. `plan` is given the draft and the label
+    """One way to plan: `seconds` is the longest it may take. `plan` is given the draft and the policy
     under which it may be shown to peers; None or a MonaiError: it has no plan to offer. `takes_whole`:
     it is also asked about requests that are one task to anybody who only reads them."""
 
     name: PlannerName
     seconds: float
-    plan: Callable[[Draft, Label], Awaitable[Plan | None]]
+    plan: Callable[[Draft, Policy], Awaitable[Plan | None]]
     takes_whole: bool = False
 
 
 # What a plan in words becomes when more is known than words; returns it as it is when that says nothing.
-Refine = Callable[[Draft, Plan, Label], Awaitable[Plan]]
+Refine = Callable[[Draft, Plan, Policy], Awaitable[Plan]]
 # Who read words and nothing but words, if anybody had to.
 _READERS: tuple[PlannerName | None, ...] = ("rules", "small", "lora", None)
 _REFINING_SECONDS = 3.0
@@ -50,7 +52,7 @@ def labelling(
 ) -> Source:
     """The source that a labeller makes; `read` may raise a MonaiError."""
 
-    async def planned(draft: Draft, _: Label) -> Plan:
+    async def planned(draft: Draft, _: Policy) -> Plan:
         reading = await read(draft.segments)
         return await asyncio.to_thread(finish, draft, reading, name)
 
@@ -81,14 +83,15 @@ class Planner:
         begun = await asyncio.to_thread(begin, request)
         if isinstance(begun, Plan):
             return begun
-        found = await self.read(begun, label, allowance.seconds)
+        policy = policy_of(request, label)
+        found = await self.read(begun, policy, allowance.seconds)
         seconds = allowance.seconds(_REFINING_SECONDS)
         if self._refine is None or found.planner not in _READERS or not seconds:
             return found
-        return await _within(seconds, "by types", self._refine(begun, found, label)) or found
+        return await _within(seconds, "by types", self._refine(begun, found, policy)) or found
 
     async def read(
-        self, draft: Draft, label: Label, allowed: Callable[[float], float] = lambda wanted: wanted
+        self, draft: Draft, policy: Policy, allowed: Callable[[float], float] = lambda wanted: wanted
     ) -> Plan:
         """The plan of the first source that has one, else the rules'; no error. `allowed` says how many
         of the seconds that a source wants it may have; 0: it is not asked."""
@@ -96,7 +99,7 @@ class Planner:
             seconds = allowed(source.seconds)
             if not seconds or (draft.whole is not None and not source.takes_whole):
                 continue
-            found = await _within(seconds, source.name, source.plan(draft, label))
+            found = await _within(seconds, source.name, source.plan(draft, policy))
             if found is not None:
                 return found
         return await asyncio.to_thread(by_rules, draft)

@@ -26,7 +26,7 @@ from monai_node.agents.shape import Slot, Token, shape, tokens_of
 from monai_node.agents.turns import needed_turns
 from monai_node.registry.errors import InvalidRequest
 from monai_node.registry.wire import Label
-from monai_node.router.policy import shows_no_more
+from monai_node.router.policy import Policy, shows_no_more
 
 # Of a recipe as JSON. Of a plan for one text that is longer, nobody will need the very same again.
 RECIPE_BYTES_MAX = 64 << 10
@@ -280,14 +280,14 @@ class Recipes(Protocol):
 def recipe_source(store: Recipes) -> Source:
     """The planner's source that goes by kept recipes; it has no plan for requests of unknown shape."""
 
-    def planned(draft: Draft, label: Label) -> Plan | None:
+    def planned(draft: Draft, policy: Policy) -> Plan | None:
         for key in () if draft.whole == "too_long" else keys_of(draft):
             recipe = store.find([key])
-            if recipe is not None and recipe.may_serve(label):
+            if recipe is not None and recipe.may_serve(policy.label):
                 return apply(recipe, draft)
         return None
 
-    async def plan(draft: Draft, label: Label) -> Plan | None:
-        return await asyncio.to_thread(planned, draft, label)
+    async def plan(draft: Draft, policy: Policy) -> Plan | None:
+        return await asyncio.to_thread(planned, draft, policy)
 
     return Source("recipe", _SOURCE_SECONDS, plan, takes_whole=True)

@@ -10,9 +10,8 @@ from monai_node.agents.plan import Draft, Origin, Plan, shown_tasks
 from monai_node.agents.typed_steps import TypedStep
 from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
-from monai_node.registry.wire import Label
 from monai_node.router.offer import Offer
-from monai_node.router.policy import may_see
+from monai_node.router.policy import Policy, verdict
 
 # Skills that a request is compared with; as many as one node may announce.
 COMPARED_MAX = 128
@@ -21,8 +20,8 @@ MODES_MAX = 4
 _TAKES = "takes what that task makes"
 
 
-def comparable(offers: Iterable[Offer], label: Label) -> dict[str, Skill]:
-    """The narrow skills, by id, that a request of this label may be planned over.
+def comparable(offers: Iterable[Offer], policy: Policy) -> dict[str, Skill]:
+    """The narrow skills, by id, that a request under this policy may be planned over.
 
     Of several offers of one id the first says what it is: what this node offers itself cannot be
     redefined by a peer. When there are more than COMPARED_MAX, every peer has some of its among them.
@@ -32,7 +31,7 @@ def comparable(offers: Iterable[Offer], label: Label) -> dict[str, Skill]:
     for offer in offers:
         skill = offer.skill
         is_plain = max(len(skill.input_modes), len(skill.output_modes)) <= MODES_MAX
-        if not skill.is_general and is_plain and may_see(label, offer.label):
+        if not skill.is_general and is_plain and not verdict(offer, policy):
             waiting.append((turns[offer.peer], skill))
             turns[offer.peer] += 1
     found: dict[str, Skill] = {}

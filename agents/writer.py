@@ -19,6 +19,7 @@ from monai_node.registry.ids import new_attempt_id, new_run_id
 from monai_node.registry.wire import RUN_SECONDS_MAX, ChatMessage, Label, Parameters, TaskInput, TaskRequest
 from monai_node.router.dispatch import Done
 from monai_node.router.planners import Writer
+from monai_node.router.policy import Policy
 from monai_node.router.rank import Candidate
 
 # Nobody waits longer for a first sign of work without turning away (Nielsen, Usability Engineering, 1993,
@@ -34,7 +35,7 @@ _LATE_SHARE = 0.9
 _ASKED_MAX = 2
 
 Ask = Callable[[Sequence[ChatMessage], dict[str, Any]], Awaitable[str]]
-Planners = Callable[[Label], Sequence[Candidate]]
+Planners = Callable[[Policy], Sequence[Candidate]]
 
 
 class Rests:
@@ -121,11 +122,11 @@ class Writers:
 
 
 def writing(writers: Writers, planners: Planners, seconds: float = WRITING_SECONDS_MAX) -> Source:
-    """The source that models on the mesh make: `planners` names those who may be shown a request of a
-    label, best first; while there is none it has no plan to offer."""
+    """The source that models on the mesh make: `planners` names those who may be shown a request under
+    a policy, best first; while there is none it has no plan to offer."""
 
-    async def planned(draft: Draft, label: Label) -> Plan | None:
-        return await writers.plan_unless_late(draft, planners(label), label, seconds)
+    async def planned(draft: Draft, policy: Policy) -> Plan | None:
+        return await writers.plan_unless_late(draft, planners(policy), policy.label, seconds)
 
     return Source("model", seconds, planned)
 

@@ -84,7 +84,7 @@ class Front:
         )
         self._planning = open_planning(
             options.planner,
-            Reach(self._offers.now, dispatcher, evidence.health, time.monotonic),
+            Reach(self._offers.now, dispatcher, evidence.health, time.monotonic, options.policy),
             node.state.node(node.config.name).path,
             label,
             recipes=recipe_source(recipes) if recipes else None,

@@ -26,6 +26,7 @@ from monai_node.router.health import Health
 from monai_node.router.likeness import PhraseScorer
 from monai_node.router.offer import Offer
 from monai_node.router.planners import Mark, Writer, one_each, planners, writer_of
+from monai_node.router.policy import NO_POLICY, Policy
 from monai_node.router.rank import Candidate
 
 Read = Callable[[Sequence[Segment]], Awaitable[Reading]]
@@ -39,12 +40,13 @@ LORA_SECONDS_MAX = 3.0
 @dataclass(frozen=True, slots=True)
 class Reach:
     """The mesh as planning sees it: what is offered at this moment, who sends tasks there, what is known
-    of peers. `clock` is the dispatcher's."""
+    of peers. `clock` is the dispatcher's; within `policy`, the owner's, every request has its own."""
 
     offers: Callable[[], Sequence[Offer]]
     dispatcher: Sender
     health: Health
     clock: Callable[[], float]
+    policy: Policy = NO_POLICY
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,13 @@ class Labellers:
     lora: Read | None = None
 
 
-def _nobody(_: Label) -> list[Candidate]:
+def _nobody(_: Policy) -> list[Candidate]:
     return []
 
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """The planner, and what keeps it knowing who plans best. `models` names, for a label, the models that
+    """The planner, and what keeps it knowing who plans best. `models` names, for a policy, the models that
     may plan, best first, with what is known of them, asked or not; nobody where none is ever asked."""
 
     planner: Planner
@@ -98,17 +100,17 @@ def open_planning(
     writers = Writers(reach.dispatcher, reach.clock)
     if choice == "model":
 
-        def anybody(of: Label) -> list[Candidate]:
+        def anybody(of: Policy) -> list[Candidate]:
             return _candidates(reach, {}, of)
 
         sources = [*_given(recipes), writing(writers, anybody), *local]
         return Planning(Planner(sources, refine), anybody)
     examiner = _examiner(reach, writers, local, MarkBook(folder / EXAMS_FILE, time.time), label)
 
-    def examined(of: Label) -> list[Candidate]:
+    def examined(of: Policy) -> list[Candidate]:
         return _candidates(reach, examiner.marks(), of)
 
-    def better(of: Label) -> list[Candidate]:
+    def better(of: Policy) -> list[Candidate]:
         marks = examiner.better()
         return [each for each in _candidates(reach, marks, of) if (each.peer, each.model) in marks]
 
@@ -117,9 +119,9 @@ def open_planning(
 
 
 def _by_types(reach: Reach, scorer: PhraseScorer) -> Refine:
-    async def refine(draft: Draft, plan: Plan, label: Label) -> Plan:
+    async def refine(draft: Draft, plan: Plan, policy: Policy) -> Plan:
         """Over the narrow skills that are offered at this moment, if any is more than text to text."""
-        skills = comparable(reach.offers(), label)
+        skills = comparable(reach.offers(), policy.within(reach.policy))
         kinds = [typed(skill) for skill in skills.values()]
         if draft.whole == "too_long" or not is_typed(kinds):
             return plan
@@ -161,8 +163,9 @@ def _chosen(name: str, sources: list[Source]) -> list[Source]:
     return sources
 
 
-def _candidates(reach: Reach, marks: dict[Writer, Mark], label: Label) -> list[Candidate]:
-    return planners(reach.offers(), marks, label=label, health=reach.health, now=reach.clock())
+def _candidates(reach: Reach, marks: dict[Writer, Mark], of: Policy) -> list[Candidate]:
+    policy = of.within(reach.policy)
+    return planners(reach.offers(), marks, policy=policy, health=reach.health, now=reach.clock())
 
 
 def _examiner(
@@ -170,7 +173,9 @@ def _examiner(
 ) -> Examiner:
     async def plan_by(offer: Offer, draft: Draft) -> Plan | None:
         found = [
-            each for each in _candidates(reach, {}, label) if (each.peer, each.model) == writer_of(offer)
+            each
+            for each in _candidates(reach, {}, Policy(label))
+            if (each.peer, each.model) == writer_of(offer)
         ]
         if not found:
             raise NoProvider("the model has gone, or may not be shown the exam")
@@ -179,11 +184,11 @@ def _examiner(
     here = Planner(local)
 
     async def plan_locally(draft: Draft) -> Plan:
-        return await here.read(draft, label)
+        return await here.read(draft, Policy(label))
 
     def known() -> Sequence[Offer]:
         """Not strangers: the exam is public, and who has learnt it by heart would be shown every request.
         Their models plan only where the owner says so, by `--planner model`."""
-        return one_each([offer for offer in reach.offers() if offer.label != "open"])
+        return one_each(reach.offers(), Policy("trusted").within(reach.policy))
 
     return Examiner(book, known, plan_by, plan_locally, reach.clock)

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from monai_node.registry.ids import PeerId
-from monai_node.registry.wire import Label
 from monai_node.router import reasons
 from monai_node.router.candidate import Candidate, Standing, candidate_of
 from monai_node.router.health import Health
 from monai_node.router.offer import Offer
-from monai_node.router.policy import may_see
+from monai_node.router.policy import Policy, verdict
 
 # Models of 3 to 4 thousand million parameters are the first whose plans beat planning without a model:
 # TaskBench's multimedia set, edge F1 27.6 at 3B and 46.4 at 4B, against 36 without one.
@@ -37,8 +36,9 @@ class Mark:
 
 
 def may_plan(offer: Offer) -> bool:
-    """Whether the model behind an offer is one that may be asked for plans."""
-    if offer.model is None or offer.skill.model != offer.model.alias:
+    """Whether the model behind an offer is one that may be asked for plans: for nothing, because nobody
+    said what a plan may cost."""
+    if offer.model is None or offer.skill.model != offer.model.alias or offer.skill.price:
         return False
     if PLANNER_FEATURE in offer.model.features:
         return True
@@ -50,22 +50,23 @@ def writer_of(offer: Offer) -> Writer:
 
 
 def planners(
-    offers: Sequence[Offer], marks: Mapping[Writer, Mark], *, label: Label, health: Health, now: float
+    offers: Sequence[Offer], marks: Mapping[Writer, Mark], *, policy: Policy, health: Health, now: float
 ) -> list[Candidate]:
-    """The models that may plan a request of this label: first those with the best marks, then those
+    """The models that may plan a request under this policy: first those with the best marks, then those
     without any, largest first; what is cooling down comes last. One offer for each model."""
-    seen = [offer for offer in one_each(offers) if may_see(label, offer.label)]
-    placed = sorted(seen, key=lambda offer: _place(offer, marks))
+    placed = sorted(one_each(offers, policy), key=lambda offer: _place(offer, marks))
     cooling = {writer_of(offer) for offer in health.ejected(placed, _key, now)}
     ordered = [offer for offer in placed if writer_of(offer) not in cooling]
     ordered += [offer for offer in placed if writer_of(offer) in cooling]
     return [_candidate(offer, marks.get(writer_of(offer)), health, now) for offer in ordered]
 
 
-def one_each(offers: Sequence[Offer]) -> list[Offer]:
-    """For each model that may plan one offer: its general skill, where it has one."""
+def one_each(offers: Sequence[Offer], policy: Policy) -> list[Offer]:
+    """For each model that may plan under this policy one offer: its general skill, where it has one."""
     chosen: dict[Writer, Offer] = {}
-    for offer in filter(may_plan, offers):
+    for offer in offers:
+        if not may_plan(offer) or verdict(offer, policy):
+            continue
         before = chosen.get(writer_of(offer))
         if before is None or (offer.skill.is_general and not before.skill.is_general):
             chosen[writer_of(offer)] = offer

@@ -12,6 +12,7 @@ from monai_node.agents.segment import Segment
 from monai_node.registry.errors import TaskFailed
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import ChatMessage, Label
+from monai_node.router.policy import Policy, listed
 
 TWO = "Name a tree. Then write a poem about rivers."
 
@@ -104,7 +105,7 @@ def test_however_many_are_late_half_of_the_time_is_left_for_the_work() -> None:
 
 
 def test_what_a_peer_says_that_failed_to_plan_stays_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def quotes(draft: Draft, _: Label) -> Plan:
+    async def quotes(draft: Draft, _: Policy) -> Plan:
         raise TaskFailed(f"cannot plan {draft.text!r}")
 
     with caplog.at_level(logging.WARNING):
@@ -137,7 +138,7 @@ def test_nobody_is_asked_when_there_is_nothing_to_read(text: str, options: MeshO
 def test_a_source_that_takes_whole_requests_is_asked_about_one_that_needs_no_reading() -> None:
     asked: list[str] = []
 
-    async def plan(draft: Draft, _: Label) -> None:
+    async def plan(draft: Draft, _: Policy) -> None:
         asked.append(draft.text)
 
     found = planned(Source("recipe", 1, plan, takes_whole=True), text="Hello!")
@@ -145,18 +146,19 @@ def test_a_source_that_takes_whole_requests_is_asked_about_one_that_needs_no_rea
     assert (found.reason, found.planner) == ("single", None)
 
 
-def test_a_source_is_told_under_which_label_it_may_show_the_request() -> None:
-    told: list[tuple[str, Label]] = []
+def test_a_source_is_told_under_which_policy_it_may_show_the_request() -> None:
+    told: list[tuple[str, Policy]] = []
 
-    async def plan(draft: Draft, label: Label) -> None:
-        told.append((draft.text, label))
+    async def plan(draft: Draft, policy: Policy) -> None:
+        told.append((draft.text, policy))
 
-    planned(Source("model", 1, plan), label="local")
-    assert told == [(TWO, "local")]
+    options = MeshOptions(allow=["model:large"], deny=["peer:mallory"], budget=2.0)
+    planned(Source("model", 1, plan), label="local", options=options)
+    assert told == [(TWO, Policy("local", listed(["model:large"]), listed(["peer:mallory"]), 2.0))]
 
 
-async def by_types(draft: Draft, plan: Plan, label: Label) -> Plan:
-    assert label == "trusted"
+async def by_types(draft: Draft, plan: Plan, policy: Policy) -> Plan:
+    assert policy == Policy("trusted")
     return plan.model_copy(update={"planner": "types"})
 
 

@@ -15,7 +15,7 @@ from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId, RunId
 from monai_node.registry.wire import ChatMessage
 from monai_node.router.offer import Offer
-from monai_node.router.policy import PeerLabel
+from monai_node.router.policy import PeerLabel, Policy, listed
 
 
 def plans_of(text: str) -> tuple[Plan, Plan]:
@@ -70,21 +70,22 @@ def offer(peer: str, name: str, label: PeerLabel = "trusted", **fields: Any) -> 
 
 def test_skills_of_peers_that_may_not_see_the_request_are_no_part_of_its_plan() -> None:
     offers = [offer("me", "plot", "self"), offer("friend", "crop"), offer("stranger", "dub", "open")]
-    assert [list(comparable(offers, label)) for label in ("local", "trusted", "open")] == [
+    assert [list(comparable(offers, Policy(label))) for label in ("local", "trusted", "open")] == [
         ["plot"],
         ["plot", "crop"],
         ["plot", "crop", "dub"],
     ]
+    assert list(comparable(offers, Policy("open", denied=listed(["peer:friend"])))) == ["plot", "dub"]
 
 
 def test_a_peer_cannot_say_anew_what_a_skill_of_this_node_takes() -> None:
     offers = [offer("me", "plot", "self"), offer("liar", "plot", input_modes=["image/*"])]
-    assert comparable(offers, "trusted")["plot"].input_modes == ["text/plain"]
+    assert comparable(offers, Policy("trusted"))["plot"].input_modes == ["text/plain"]
 
 
 def test_a_peer_with_very_many_skills_leaves_room_for_those_of_others() -> None:
     offers = [offer("flood", f"s{number}") for number in range(2 * COMPARED_MAX)]
-    found = comparable([*offers, offer("quiet", "plot")], "trusted")
+    found = comparable([*offers, offer("quiet", "plot")], Policy("trusted"))
     assert len(found) == COMPARED_MAX
     assert "plot" in found
 
@@ -96,4 +97,4 @@ def test_general_skills_and_those_of_very_many_types_are_left_out() -> None:
         offer("a", "takes", input_modes=modes),
         offer("a", "makes", output_modes=modes),
     ]
-    assert comparable(offers, "open") == {}
+    assert comparable(offers, Policy("open")) == {}

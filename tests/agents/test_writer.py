@@ -13,6 +13,7 @@ from monai_node.registry.errors import InvalidRequest, PeerLost
 from monai_node.registry.ids import AttemptId, PeerId, RunId
 from monai_node.registry.wire import ChatMessage, TaskCompleted, TaskRequest
 from monai_node.router.dispatch import Dispatched, DispatchEvent, Done
+from monai_node.router.policy import Policy
 from monai_node.router.rank import Candidate
 from monai_node.router.verdict import Check
 
@@ -74,8 +75,8 @@ class Sender:
 
 def test_a_plan_is_asked_for_as_a_task_under_label_schema_and_deadline() -> None:
     sender = Sender()
-    source = writing(Writers(sender, lambda: 100.0), lambda label: [A, B, C], seconds=8.0)
-    found = run(source.plan(draft(), "local"))
+    source = writing(Writers(sender, lambda: 100.0), lambda policy: [A, B, C], seconds=8.0)
+    found = run(source.plan(draft(), Policy("local")))
     assert found is not None
     assert found.planner == source.name == "model"
     ((request, candidates, deadline),) = sender.sent
@@ -90,8 +91,8 @@ def test_a_plan_is_asked_for_as_a_task_under_label_schema_and_deadline() -> None
 
 def test_nobody_is_asked_when_nobody_may_be() -> None:
     sender = Sender()
-    source = writing(Writers(sender, lambda: 0.0), lambda label: [])
-    assert run(source.plan(draft(), "trusted")) is None
+    source = writing(Writers(sender, lambda: 0.0), lambda policy: [])
+    assert run(source.plan(draft(), Policy("trusted"))) is None
     assert sender.sent == []
 
 

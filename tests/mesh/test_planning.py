@@ -49,8 +49,9 @@ from monai_node.router.dispatch import Dispatcher, DispatchEvent, Done
 from monai_node.router.health import Health
 from monai_node.router.offer import Offer
 from monai_node.router.planners import planners
-from monai_node.router.policy import PeerLabel
+from monai_node.router.policy import NO_POLICY, PeerLabel, Policy, listed
 from monai_node.router.rank import Candidate
+from monai_node.router.verdict import Check
 
 BEES = "I keep bees in Yorkshire. Draft a label for my honey, and explain how to stop swarming in May."
 BEES_PLAN: list[tuple[str, list[int]]] = [
@@ -91,7 +92,9 @@ class Mesh:
 
 
 @asynccontextmanager
-async def mesh_of(folder: Path, *engines: Engine, label: PeerLabel = "trusted") -> AsyncGenerator[Mesh]:
+async def mesh_of(
+    folder: Path, *engines: Engine, label: PeerLabel = "trusted", policy: Policy = NO_POLICY
+) -> AsyncGenerator[Mesh]:
     network, health = MemoryNetwork(), Health()
     provider = Provider(engines, lambda _peer, _label: True, lambda: None)
     async with (
@@ -108,14 +111,20 @@ async def mesh_of(folder: Path, *engines: Engine, label: PeerLabel = "trusted") 
             ]
 
         dispatcher = Dispatcher(caller, time.monotonic, health)
-        yield Mesh(provider, Reach(offers, dispatcher, health, time.monotonic), folder)
+        yield Mesh(provider, Reach(offers, dispatcher, health, time.monotonic, policy), folder)
 
 
-async def plan(planning: Planning, text: str = BEES, label: Label = "trusted", seconds: float = 120) -> Plan:
+async def plan(
+    planning: Planning,
+    text: str = BEES,
+    label: Label = "trusted",
+    seconds: float = 120,
+    deny: Sequence[str] = (),
+) -> Plan:
     request = RunRequest(
         RunId("r"),
         (ChatMessage(role="user", content=text),),
-        options=MeshOptions(deadline_seconds=seconds),
+        options=MeshOptions(deadline_seconds=seconds, deny=list(deny)),
     )
     return await planning.planner.plan(request, label)
 
@@ -164,7 +173,7 @@ def test_a_labeller_that_is_not_there_cannot_be_chosen(tmp_path: Path, choice: P
 
 
 def test_recipes_are_asked_before_anybody_else(tmp_path: Path) -> None:
-    async def kept(draft: Draft, _: Label) -> Plan:
+    async def kept(draft: Draft, _: Policy) -> Plan:
         return finish(draft, label_by_rules(draft.segments), "recipe")
 
     async def work() -> None:
@@ -173,6 +182,23 @@ def test_recipes_are_asked_before_anybody_else(tmp_path: Path) -> None:
             for choice in choices:
                 planning = mesh.planning(choice, recipes=Source("recipe", 1.0, kept))
                 assert (await plan(planning)).planner == "recipe"
+
+    run(work())
+
+
+def test_who_is_denied_is_shown_no_request_to_plan_either(tmp_path: Path) -> None:
+    async def work() -> None:
+        denied = ["model:scripted"]
+        scripted = ScriptedEngine(answer(BEES_PLAN))
+        engine = as_told(scripted, ModelSource(Path("unused"), "scripted", may_plan=True))
+        async with mesh_of(tmp_path, engine) as mesh:
+            assert (await plan(mesh.planning("model"), deny=denied)).planner == "rules"
+        async with mesh_of(tmp_path, engine, policy=Policy("open", denied=listed(denied))) as mesh:
+            assert (await plan(mesh.planning("model"))).planner == "rules"
+            examiner = mesh.planning("auto").examiner
+            assert examiner is not None
+            await examiner.examine_next()
+        assert scripted.requests == []
 
     run(work())
 
@@ -332,9 +358,9 @@ def test_a_model_plans_after_it_did_better_in_the_exam(tmp_path: Path) -> None:
         async with mesh_of(tmp_path, engine) as mesh:
             planning = mesh.planning("auto")
             assert (await plan(planning)).planner == "rules", "nobody knows yet how well it plans"
-            assert "took no exam yet" in planning.models("trusted")[0].reasons
+            assert "took no exam yet" in planning.models(Policy("trusted"))[0].reasons
             await examined(planning, mesh)
-            assert planning.models("trusted")[0].score > 0.9
+            assert planning.models(Policy("trusted"))[0].score > 0.9
             assert (await plan(planning)).planner == "model"
             again = mesh.planning("auto")
             assert again.examiner is not None
@@ -504,15 +530,19 @@ def test_a_gguf_writes_its_plan_under_the_grammar(tmp_path: Path) -> None:
 
             class Listening:
                 async def send(
-                    self, request: TaskRequest, candidates: Sequence[Candidate], deadline: float
+                    self,
+                    request: TaskRequest,
+                    candidates: Sequence[Candidate],
+                    deadline: float,
+                    check: Check | None = None,
                 ) -> AsyncGenerator[DispatchEvent]:
-                    async for event in reach.dispatcher.send(request, candidates, deadline):
+                    async for event in reach.dispatcher.send(request, candidates, deadline, check):
                         if isinstance(event, Done):
                             answers.append(event)
                         yield event
 
             candidates = planners(
-                reach.offers(), {}, label="trusted", health=reach.health, now=time.monotonic()
+                reach.offers(), {}, policy=Policy("trusted"), health=reach.health, now=time.monotonic()
             )
             await Writers(Listening(), time.monotonic).plan(draft(), candidates, "trusted", 50.0)
 

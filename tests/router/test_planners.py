@@ -9,10 +9,11 @@ from monai_node.registry.wire import Label
 from monai_node.router.health import Health
 from monai_node.router.offer import Offer
 from monai_node.router.planners import PLANNER_FEATURE, Mark, Writer, may_plan, planners
-from monai_node.router.policy import PeerLabel
+from monai_node.router.policy import PeerLabel, Policy, listed
 from monai_node.router.rank import Candidate
 
 B = 1_000_000_000
+TRUSTED = Policy("trusted")
 
 
 def offer(
@@ -24,8 +25,9 @@ def offer(
     features: tuple[str, ...] = (),
     skill: str = "chat",
     is_general: bool = True,
+    price: float = 0.0,
 ) -> Offer:
-    card = Skill(id=skill, name=skill, description="answers", model=alias, is_general=is_general)
+    card = Skill(id=skill, name=skill, description="answers", model=alias, is_general=is_general, price=price)
     model = ModelInfo(alias=alias, parameter_count=parameters, features=list(features))
     return Offer(PeerId(peer), f"{peer}'s node", label, card, model)
 
@@ -33,10 +35,10 @@ def offer(
 def order(
     *offers: Offer,
     marks: dict[Writer, Mark] | None = None,
-    label: Label = "trusted",
+    policy: Policy = TRUSTED,
     health: Health | None = None,
 ) -> list[Candidate]:
-    return planners(offers, marks or {}, label=label, health=health or Health(), now=0.0)
+    return planners(offers, marks or {}, policy=policy, health=health or Health(), now=0.0)
 
 
 def peers(candidates: list[Candidate]) -> list[str]:
@@ -85,7 +87,13 @@ def test_each_model_is_asked_through_one_skill_its_general_one() -> None:
 )
 def test_only_those_that_may_see_the_request_are_named(label: Label, seen: list[str]) -> None:
     offers = (offer("a", label="self"), offer("b", label="trusted"), offer("c", label="open"))
-    assert peers(order(*offers, label=label)) == seen
+    assert peers(order(*offers, policy=Policy(label))) == seen
+
+
+def test_nobody_is_named_who_is_denied_or_wants_money() -> None:
+    offers = (offer("a"), offer("b"), offer("c", price=0.1), offer("d", alias="other"))
+    denied = Policy("trusted", denied=listed(["peer:a", "model:other"]))
+    assert peers(order(*offers, policy=denied)) == ["b"]
 
 
 def test_who_is_cooling_down_comes_last() -> None:
