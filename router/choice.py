@@ -29,6 +29,8 @@ GOOD_WEIGHT = 5.0
 # By how much its chance may be below the best one. Most contracts see the form of a result only: with any
 # small model at GOOD_CHANCE first, simulated answers were 6 points less often right (tests/bench/liars.py).
 SMALL_LOSS_MAX = 0.03
+# Of quality, that reading less may make up for: how slowly a peer reads is partly its own word.
+STICKY_WORSE_MAX = 0.2
 # Of the best: whoever is to be known fits at least so well, and is at least so large.
 _EXPLORED_FIT_SHARE = 0.95
 _EXPLORED_SIZE_SHARE = 0.2
@@ -45,8 +47,9 @@ def in_order(options: Sequence[Option], demand: Demand, draw: float = 1.0) -> li
     cooling = [each for each in options if each.is_cooling]
     is_ignored = len(cooling) == len(options) or is_panic(cooling, options)
     placed: list[Option] = []
+    ranked = _proven(options)
     for kind in _KINDS:
-        placed += _by_tier([each for each in options if each.kind == kind], demand, len(placed))
+        placed += _by_tier([each for each in ranked if each.kind == kind], demand, len(placed))
     order = placed if is_ignored else [each for each in placed if not each.is_cooling]
     order = _spread(_explored_first(_sticky_first(order, demand), demand, draw))
     if not is_ignored:
@@ -101,12 +104,15 @@ def _alike(option: Option) -> tuple[str, str]:
 
 
 def _small_and_good(options: Sequence[Option]) -> frozenset[int]:
-    """The smallest model that is known to do such tasks about as well as the best, wherever it is."""
+    """The smallest model that is known to do such tasks about as well as the best, wherever it is, and that
+    costs no more than what would come first without it."""
     best = max((each.estimate.chance for each in options), default=0.0)
+    cost = max(options, key=lambda each: each.quality).cost if options else 0.0
     good = [
         each
         for each in options
         if not each.is_cooling
+        and each.cost <= cost
         and each.estimate.chance >= max(GOOD_CHANCE, best - SMALL_LOSS_MAX)
         and each.estimate.weight >= GOOD_WEIGHT
         and parameters_of(each.offer) > 0
@@ -125,15 +131,15 @@ def _sticky_first(order: Sequence[Option], demand: Demand) -> list[Option]:
         return list(order)
     worse = max(0.0, order[0].quality - former.quality)
     later = max(0.0, former.delay.queue - order[0].delay.queue)
-    if DELAY_WEIGHT * former.delay.saved < worse + DELAY_WEIGHT * later:
+    if worse > STICKY_WORSE_MAX or DELAY_WEIGHT * former.delay.saved < worse + DELAY_WEIGHT * later:
         return list(order)
     said = f"served this conversation before, {former.delay.saved:.1f} s of reading saved"
     return _moved_up(order, former, said)
 
 
 def _explored_first(order: Sequence[Option], demand: Demand, draw: float) -> list[Option]:
-    """A few tasks go to somebody little known that may be as good. Never to one that fits clearly less or
-    is far smaller, and never the next turn of a conversation that somebody else has answered."""
+    """A few tasks go to somebody little known that may be as good. Never to one that costs more, fits clearly
+    less or is far smaller, and never the next turn of a conversation that somebody else has answered."""
     if not order or demand.sticky is not None:
         return list(order)
     best = order[0]
@@ -145,7 +151,7 @@ def _explored_first(order: Sequence[Option], demand: Demand, draw: float) -> lis
 
 
 def _is_comparable(option: Option, best: Option) -> bool:
-    if option.kind != best.kind or option.fit < _EXPLORED_FIT_SHARE * best.fit:
+    if option.kind != best.kind or option.cost > best.cost or option.fit < _EXPLORED_FIT_SHARE * best.fit:
         return False
     is_small = parameters_of(option.offer) < _EXPLORED_SIZE_SHARE * parameters_of(best.offer)
     return not (option.kind == "general" and is_small)
