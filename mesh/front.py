@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -110,15 +110,16 @@ class Front:
             await self._canaries.keep_asking()
 
     async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
-        with self._canaries.paused() if self._canaries else nullcontext():
+        with self._undisturbed():
             async with aclosing(self._runner.run(request)) as events:
                 async for event in events:
                     yield event
 
     async def plan(self, request: RunRequest) -> Planned:
-        plan = await self._runner.plan(request)
         label = request.options.privacy or self._default_label
-        found = await candidates_of(plan, request, label, self.routing, self._embedder)
+        with self._undisturbed():
+            plan = await self._runner.plan(request)
+            found = await candidates_of(plan, request, label, self.routing, self._embedder)
         return Planned(plan, {name: shown(candidates) for name, candidates in found.items()})
 
     async def accept(self, request: RunRequest) -> None:
@@ -143,7 +144,8 @@ class Front:
         return await self._ledger.decisions(limit) if self._ledger is not None else ()
 
     async def route(self, text: str, label: Label) -> Routed:
-        return await self.routing.explain(text, of_label(label))
+        with self._undisturbed():
+            return await self.routing.explain(text, of_label(label))
 
     def models(self) -> Sequence[ModelEntry]:
         return self._offers.models()
@@ -153,6 +155,10 @@ class Front:
 
     def is_ready(self) -> tuple[bool, str]:
         return (True, "") if self._offers.now() else (False, _NOBODY)
+
+    def _undisturbed(self) -> AbstractContextManager[None]:
+        """Somebody waits: no canary is under way."""
+        return self._canaries.paused() if self._canaries is not None else nullcontext()
 
     def _canary_offers(self) -> list[Offer]:
         """Of whom a task may be asked that nobody waits for: those that may see a usual request, for

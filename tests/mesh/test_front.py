@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from monai_node.agents.graph import Task
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.mesh import canaries
+from monai_node.mesh.canaries import Canaries
 from monai_node.mesh.config import GatewayOptions, NodeConfig
 from monai_node.mesh.directory import DirectoryOptions, Pulse, open_directory
 from monai_node.mesh.engine.base import Engine
@@ -290,6 +291,27 @@ def test_a_run_may_be_rated_and_the_ranking_learns_from_it(tmp_path: Path) -> No
         assert len(ledger.estimates) >= 5
         with pytest.raises(NotFound):
             await front.feedback(RunId("run-none"), None, 0.0)
+
+    with_ledger(tmp_path, [ScriptedEngine("4", alias="d", skills=[DICE])], check)
+
+
+def test_no_canary_is_under_way_while_somebody_waits_for_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[str] = []
+
+    @contextmanager
+    def pausing(_: Canaries) -> Generator[None]:
+        paused.append("begun")
+        yield
+        paused.append("ended")
+
+    monkeypatch.setattr(Canaries, "paused", pausing)
+
+    async def check(front: Front, _: StoredLedger) -> None:
+        await front.plan(request_of("Roll 3d6"))
+        await front.route("Roll 3d6", "trusted")
+        assert paused == ["begun", "ended"] * 2
 
     with_ledger(tmp_path, [ScriptedEngine("4", alias="d", skills=[DICE])], check)
 
