@@ -14,7 +14,7 @@ from monai_node.mesh.ledger import StoredLedger
 from monai_node.mesh.offers import Offers
 from monai_node.registry.errors import MonaiError, NoProvider, NotFound, TaskFailed, Unsupported
 from monai_node.router.candidate import Candidate, Ranking
-from monai_node.router.demand import FILTERED_TOLD_MAX, Demand, Sieve
+from monai_node.router.demand import Demand, Sieve
 from monai_node.router.embed import Embedder, Vector
 from monai_node.router.estimate import Estimate
 from monai_node.router.health import Health
@@ -115,13 +115,12 @@ class Routing:
             ranking = await self._ranking(text, sieve)
         except (NoProvider, Unsupported) as error:
             return Routed("none", None, error.message, [], _passed_over(sieve.filtered))
-        filtered = [*sieve.filtered, *ranking.filtered][:FILTERED_TOLD_MAX]
         return Routed(
             ranking.decision,
             ranking.none,
             _WHY[ranking.decision],
             shown(ranking.candidates),
-            _passed_over(filtered),
+            _passed_over(ranking.filtered),
         )
 
     # --- how ----------------------------------------------------------------------------------------
@@ -135,7 +134,7 @@ class Routing:
             _log.warning("the embedder failed, a general model is asked instead: %s", error)
             return self._general(demand)
         knowledge = self._knowledge(matches.vector)
-        return rank(matches, demand, knowledge, time.monotonic(), self._index.offers)
+        return rank(matches, sieve, knowledge, time.monotonic(), self._index.offers)
 
     def _general(self, demand: Demand) -> Ranking:
         return rank_general(self._offers.now(), demand, self._knowledge(), time.monotonic())

@@ -115,16 +115,21 @@ def tokens(chars: int) -> float:
 
 @dataclass(slots=True)
 class Sieve:
-    """Lets offers through that can be given a task; remembers some of the others, with the reason."""
+    """Lets offers through that can be given a task; remembers some of the others, with the reason. For one
+    task, in which offers are told apart by their identity and looked at once."""
 
     demand: Demand
     filtered: list[tuple[Offer, str]] = field(default_factory=list[tuple[Offer, str]])
+    _is_let: dict[int, bool] = field(default_factory=dict[int, bool])
 
     def __call__(self, offer: Offer) -> bool:
-        reason = eligible(offer, self.demand)
-        if reason:
-            self.note(offer, reason)
-        return not reason
+        is_let = self._is_let.get(id(offer))
+        if is_let is None:
+            reason = eligible(offer, self.demand)
+            is_let = self._is_let[id(offer)] = not reason
+            if reason:
+                self.note(offer, reason)
+        return is_let
 
     def note(self, offer: Offer, reason: str) -> None:
         if len(self.filtered) < FILTERED_TOLD_MAX:

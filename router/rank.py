@@ -27,13 +27,14 @@ CANDIDATES_MAX = 6
 
 
 def rank(
-    matches: Matches, demand: Demand, knowledge: Knowledge, now: float, offers: Sequence[Offer] = ()
+    matches: Matches, sieve: Sieve, knowledge: Knowledge, now: float, offers: Sequence[Offer] = ()
 ) -> Ranking:
-    """The order for a task in words, of those that `matches` names; `offers` is all that is offered.
+    """The order for a task in words, of those that `matches` names; `offers` is all that is offered. What
+    `sieve` has let pass already, as the index does, is not looked at again.
 
     NoProvider, naming what is missing, when something is offered to such a request, and nothing that does
     the task; Unsupported when policy, price or the task's own needs leave nobody."""
-    sieve, health = Sieve(demand), knowledge.health
+    demand, health = sieve.demand, knowledge.health
     options: list[Option] = []
     general: list[Offer] = []
     fits: dict[int, float] = {}  # of general offers, by their identity

@@ -31,7 +31,7 @@ _SIZE_MIDDLE = 0.6  # at 1B
 _SIZE_CHANCES = (0.1, 0.95)
 # Offers of one kind that are looked at closely, of whom CANDIDATES_MAX become candidates: the best of so
 # many is hardly worse than the best of all.
-SHORTLIST_MAX = 64
+SHORTLIST_MAX = 24
 
 Kind = Literal["narrow", "named", "general"]
 Chance = Callable[[Offer], Estimate]

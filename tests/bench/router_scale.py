@@ -141,10 +141,11 @@ async def decisions(index: SkillIndex, texts: Sequence[str], embedder: Embedder)
         await embedder.embed([cleaned(text)])
         taken["embedder"].append(time.perf_counter() - started)
         started = time.thread_time()
-        matches = await index.match(text, Sieve(demand))
+        sieve = Sieve(demand)
+        matches = await index.match(text, sieve)
         taken["index"].append(time.thread_time() - started)
         started = time.thread_time()
-        rank(matches, demand, knowledge, 0.0)
+        rank(matches, sieve, knowledge, 0.0)
         taken["rank"].append(time.thread_time() - started)
     columns = {part: np.array(seconds) for part, seconds in taken.items()}
     columns["both"] = columns["index"] + columns["rank"]

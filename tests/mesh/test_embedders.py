@@ -28,7 +28,7 @@ from monai_node.mesh.engine.describe import chat_skill
 from monai_node.mesh.minilm import GGUF_SHA256, WEIGHTS_SHA256
 from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
-from monai_node.router.demand import of_label
+from monai_node.router.demand import Sieve, of_label
 from monai_node.router.embed import CachedEmbedder, Vectors
 from monai_node.router.health import Health
 from monai_node.router.index import SkillIndex
@@ -195,7 +195,7 @@ def test_most_requests_find_the_skill_they_are_for(opened: Opened) -> None:
         await skills.update(offers)
         await embedder.embed(texts)
         rankings = [
-            rank(await skills.match(text), of_label("trusted"), Knowledge(Health()), 0.0) for text in texts
+            rank(await skills.match(text), Sieve(of_label("trusted")), Knowledge(Health()), 0.0) for text in texts
         ]
         assert all(ranking.candidates[-1].skill == "chat" for ranking in rankings)
         return [ranking.candidates[0].skill for ranking in rankings]

@@ -14,7 +14,7 @@ def likeness(*cosines: float, sparse: Sequence[float] = (), has_examples: bool =
     """Skills whose texts are all alike to the text by the same cosine each."""
     dense = np.array(cosines, np.float32)
     words = np.array(sparse or [0.0] * len(cosines), np.float32)
-    return Likeness(dense, dense, dense, words, np.full(len(dense), has_examples), dense)
+    return Likeness(dense, dense, dense, words, np.full(len(dense), has_examples), {})
 
 
 def apart(count: int) -> Vectors:

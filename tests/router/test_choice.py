@@ -14,7 +14,7 @@ from monai_node.registry.errors import PeerLost, TaskFailed, Unsupported
 from monai_node.registry.ids import PeerId
 from monai_node.router.candidate import Ranking
 from monai_node.router.choice import TIER_WIDTH
-from monai_node.router.demand import Demand, Sticky, of_label
+from monai_node.router.demand import Demand, Sieve, Sticky, of_label
 from monai_node.router.estimate import Estimate
 from monai_node.router.health import Health
 from monai_node.router.match import Match, Matches
@@ -168,7 +168,7 @@ def test_an_allow_list_that_names_nobody_and_a_budget_nobody_keeps_are_said() ->
         general(chat("a", price=5.0), demand=replace(ASKED, policy=Policy("trusted", cost_max=0.1)))
     offers = [chat("a"), agent("b")]
     with pytest.raises(Unsupported, match="among those that are allowed"):
-        rank(Matches((), 1.0), nobody, knowing({}), 0.0, offers)
+        rank(Matches((), 1.0), Sieve(nobody), knowing({}), 0.0, offers)
 
 
 _peers = st.sampled_from([f"p{number}" for number in range(8)])
@@ -201,7 +201,7 @@ def ranked(
             health.failed(PeerId(peer), skill, TaskFailed("x"), 0.0)
     matches = [match(0.3 + len(each.skill.id) / 10, each) for each in offers]
     try:
-        return rank(Matches(tuple(matches), 0.0), demand, knowing(chances, health), 0.0, offers)
+        return rank(Matches(tuple(matches), 0.0), Sieve(demand), knowing(chances, health), 0.0, offers)
     except Unsupported:
         return Ranking((), ())
 

@@ -9,7 +9,7 @@ from monai_node.registry.errors import NoProvider, NotFound, PeerLost, Unsupport
 from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
 from monai_node.router.candidate import Ranking
-from monai_node.router.demand import of_label
+from monai_node.router.demand import Sieve, of_label
 from monai_node.router.health import Health
 from monai_node.router.match import Match, Matches
 from monai_node.router.named import rank_models
@@ -48,7 +48,7 @@ def replicas(fit: float, *offers: Offer) -> Match:
 
 
 def ranked(*matches: Match, label: Label = "trusted", health: Health | None = None) -> Ranking:
-    return rank(Matches(matches, 0.1), of_label(label), Knowledge(health or Health()), 0.0)
+    return rank(Matches(matches, 0.1), Sieve(of_label(label)), Knowledge(health or Health()), 0.0)
 
 
 def peers(ranking: Ranking) -> list[str]:
