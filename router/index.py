@@ -192,9 +192,10 @@ def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -
     order = np.argsort(-strength, kind="stable")
     narrow = _likeliest(listing, order[~comparison.is_general[order]].tolist(), may)
     general = _offered(listing, order[comparison.is_general[order]].tolist(), may)
-    none = 1.0
-    if narrow:
-        none = chance_of_none(likeness, next(iter(narrow)), int((~comparison.is_general).sum()))
+    count = int((~comparison.is_general).sum())
+    alone = np.minimum.accumulate([1 - chance_of_none(likeness, place, count) for place in narrow])
+    alone_of = dict(zip(narrow, alone.tolist(), strict=True))
+    none = 1 - alone_of[next(iter(narrow))] if narrow else 1.0
     # The strongest general skill is a rival like any other.
     rivals = [*narrow, *list(general)[:1]]
     share = shares(strength[rivals], comparison.centres(rivals)) if rivals else ()
@@ -206,6 +207,7 @@ def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -
             dense=float(likeness.nearest[place]),
             sparse=float(likeness.sparse[place]),
             best_example=comparison.nearest_example(place, likeness),
+            alone=alone_of.get(place, 0.0),
         )
         for place, offers in (narrow | general).items()
     ]

@@ -15,9 +15,11 @@ class Match:
 
     `fit` is the calibrated chance, 0 to 1, that this skill is what the text asks for; that of a general one
     is the chance that no narrow one is. Skills in almost the same words take nothing from each other's, so
-    that fits may add up to more than 1. `dense` is the highest cosine of its texts, `sparse` its likeness
-    in words, `best_example` the nearest example ("" when the description was nearer). `offers` is never
-    empty.
+    that fits may add up to more than 1. `alone` is the chance that it fits if no likelier skill were there,
+    and never more than that of a likelier one: several may do the same in words that are not much alike,
+    and then it stays high where `fit` does not. `dense` is the highest cosine of its texts, `sparse` its
+    likeness in words, `best_example` the nearest example ("" when the description was nearer). `offers` is
+    never empty.
     """
 
     offers: tuple[Offer, ...]
@@ -25,6 +27,7 @@ class Match:
     dense: float
     sparse: float
     best_example: str
+    alone: float = 0.0
 
     @property
     def skill(self) -> Skill:

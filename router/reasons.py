@@ -12,6 +12,14 @@ _EXAMPLE_CHARS = 60
 # Less says nothing to a person.
 _OUTCOMES_TOLD_MIN = 1.0
 _SECONDS_TOLD_MIN = 0.05
+# By which a skill fits less because of another.
+_FIT_TOLD_MIN = 0.3
+
+
+def fit(match: Match) -> str:
+    if match.alone - match.fit < _FIT_TOLD_MIN:
+        return f"fits {match.fit:.2f}"
+    return f"fits {match.fit:.2f} beside a likelier skill, {match.alone:.2f} without it"
 
 
 def alikeness(match: Match) -> str:
