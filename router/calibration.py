@@ -31,8 +31,8 @@ NARROW_FIT = 0.30
 # The least chance at which a narrow skill would fit if no likelier one were there for it to be a candidate
 # beside that one. Beside a skill that copies a text into its examples, an arithmetic one is left 0.00 of the
 # chance that one of them fits, and has 0.88 alone. Of the texts for it named above 12 of 13 have 0.57 and
-# more alone, skills for other things mostly 0.40 and less. For CLINC150's 150 skills with 3 examples this adds
-# 2 candidates in the mean, and a right one in 59 % of the cases in which the first is wrong.
+# more alone, skills for other things mostly 0.40 and less. For CLINC150's 150 skills with 3 examples this
+# adds 2 candidates in the mean, and a right one in 59 % of the cases in which the first is wrong.
 RIVAL_FIT = 0.6
 
 # Below this no word of the text is known well enough to count its likest skill as alike in words.

@@ -34,6 +34,9 @@ STICKY_WORSE_MAX = 0.2
 # Of the best: whoever is to be known fits at least so well, and is at least so large.
 _EXPLORED_FIT_SHARE = 0.95
 _EXPLORED_SIZE_SHARE = 0.2
+# A skill made for a task that does it this badly after so many outcomes is not asked before general models.
+_BAD_CHANCE = 0.25
+_BAD_WEIGHT = 8.0
 # Of one peer, before everybody else was named: a peer that announces a hundred skills must not be all
 # that a task can be sent to.
 CANDIDATES_PER_PEER = 2
@@ -47,15 +50,24 @@ def in_order(options: Sequence[Option], demand: Demand, draw: float = 1.0) -> li
     cooling = [each for each in options if each.is_cooling]
     is_ignored = len(cooling) == len(options) or is_panic(cooling, options)
     placed: list[Option] = []
-    ranked = _proven(options)
+    least = max((each.quality for each in options if each.kind == "general"), default=-math.inf)
     for kind in _KINDS:
-        placed += _by_tier([each for each in ranked if each.kind == kind], demand, len(placed))
+        these = [each for each in options if _rank_as(each, least) == kind]
+        placed += _by_tier(these, demand, len(placed))
     order = placed if is_ignored else [each for each in placed if not each.is_cooling]
     order = _spread(_explored_first(_sticky_first(order, demand), demand, draw))
     if not is_ignored:
         return order + [each for each in placed if each.is_cooling]
     said = f"{len(cooling)} of {len(options)} are cooling down, so that it counts little"
     return [replace(each, why=(*each.why, said)) if each.is_cooling else each for each in order]
+
+
+def _rank_as(option: Option, least: float) -> Kind:
+    """A skill made for such tasks that is known to do them badly stands among the general models, of which
+    the best is worth `least`: else it would be asked first for as long as its words fit."""
+    known = option.estimate
+    is_bad = known.weight >= _BAD_WEIGHT and known.chance < _BAD_CHANCE and option.quality < least
+    return "general" if option.kind == "narrow" and is_bad else option.kind
 
 
 def tiers(order: Sequence[Option]) -> list[int]:

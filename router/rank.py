@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from monai_node.registry.errors import NoProvider, Unsupported
 from monai_node.router import reasons
-from monai_node.router.calibration import NARROW_FIT
+from monai_node.router.calibration import NARROW_FIT, RIVAL_FIT
 from monai_node.router.candidate import Candidate as Candidate
 from monai_node.router.candidate import Ranking, Standing, candidate_of
 from monai_node.router.choice import in_order, tiers
@@ -18,7 +18,7 @@ from monai_node.router.delay import read_chars
 from monai_node.router.demand import Demand, Sieve, can_call_tools, eligible
 from monai_node.router.embed import Vector
 from monai_node.router.health import Health
-from monai_node.router.match import Matches
+from monai_node.router.match import Match, Matches
 from monai_node.router.offer import Offer
 from monai_node.router.policy import may_see, nobody_allowed
 from monai_node.router.worth import SHORTLIST_MAX, Kind, Knowledge, Option, shortlisted, weigh
@@ -43,13 +43,13 @@ def rank(
             able = shortlisted(match.offers, sieve, health, now)
             general += able
             fits.update(dict.fromkeys(map(id, able), match.fit))
-        elif match.fit < NARROW_FIT:
+        elif (fit := _narrow_fit(match)) < NARROW_FIT:
             for offer in match.offers:
                 sieve.note(offer, f"fits {match.fit:.2f}, {NARROW_FIT:.2f} is needed")
         elif len(options) < SHORTLIST_MAX:  # the matches after them fit less
-            why = (f"fits {match.fit:.2f}", reasons.alikeness(match))
+            why = (reasons.fit(match), reasons.alikeness(match))
             for offer in shortlisted(match.offers, sieve, health, now):
-                options.append(weigh(offer, "narrow", match.fit, why, demand, knowledge, now))
+                options.append(weigh(offer, "narrow", fit, why, demand, knowledge, now))
     for offer in shortlisted(general, sieve, health, now):
         options.append(weigh(offer, "general", fits[id(offer)], _general(offer), demand, knowledge, now))
     if not options:
@@ -128,6 +128,13 @@ def _candidate(
         terms=option.terms,
     )
     return candidate_of(offer, standing, vector)
+
+
+def _narrow_fit(match: Match) -> float:
+    """How well a narrow skill fits. Beside a likelier one half of what it is alone counts: what was learnt
+    of the two can then put the other one first, and little else does."""
+    beside = (match.fit + match.alone) / 2 if match.alone >= RIVAL_FIT else 0.0
+    return max(match.fit, beside)
 
 
 def _general(offer: Offer) -> tuple[str, ...]:

@@ -159,9 +159,10 @@ def parameters_of(offer: Offer) -> int:
 
 def _strength(offer: Offer, estimate: Estimate) -> float:
     """How well a general model does, by its size until there is evidence. A size is a claim that outcomes
-    outweigh."""
+    outweigh. One that says none, as behind an OpenAI URL, counts as one of 1B: nobody runs a server for the
+    smallest that there are."""
     low, high = _SIZE_CHANCES
     count = parameters_of(offer)
-    by_size = _SIZE_MIDDLE + _SIZE_SLOPE * math.log10(count / 1e9) if count > 0 else low
+    by_size = _SIZE_MIDDLE + _SIZE_SLOPE * math.log10((count or 1e9) / 1e9)
     weight = estimate.weight
     return (SIZE_WEIGHT * min(max(by_size, low), high) + weight * estimate.chance) / (SIZE_WEIGHT + weight)

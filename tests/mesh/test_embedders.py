@@ -26,6 +26,7 @@ from monai_node.mesh.embedders import (
 )
 from monai_node.mesh.engine.describe import chat_skill
 from monai_node.mesh.minilm import GGUF_SHA256, WEIGHTS_SHA256
+from monai_node.registry.advert import Skill
 from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
 from monai_node.router.demand import Sieve, of_label
@@ -195,7 +196,8 @@ def test_most_requests_find_the_skill_they_are_for(opened: Opened) -> None:
         await skills.update(offers)
         await embedder.embed(texts)
         rankings = [
-            rank(await skills.match(text), Sieve(of_label("trusted")), Knowledge(Health()), 0.0) for text in texts
+            rank(await skills.match(text), Sieve(of_label("trusted")), Knowledge(Health()), 0.0)
+            for text in texts
         ]
         assert all(ranking.candidates[-1].skill == "chat" for ranking in rankings)
         return [ranking.candidates[0].skill for ranking in rankings]
@@ -205,6 +207,22 @@ def test_most_requests_find_the_skill_they_are_for(opened: Opened) -> None:
     assert found["arithmetic"] >= 11
     assert found["calendar"] >= 12
     assert found["chat"] >= 10
+
+
+@pytest.mark.model
+def test_a_skill_with_copied_examples_leaves_the_one_it_copies_among_the_candidates(opened: Opened) -> None:
+    copied = ["What is 12 * 31", "Calculate 15 + 27", "What is 37 * 49"]
+    liar = Skill(id="liar", name="sums", description="Calculates arithmetic exactly.", examples=copied)
+    cards = [arithmetic.skills[0].card, calendar.skills[0].card, chat_skill("tiny", "Tiny"), liar]
+
+    async def asked(text: str) -> list[str]:
+        skills = SkillIndex(CachedEmbedder(opened.embedder))
+        await skills.update([Offer(PeerId(card.id), card.id, "trusted", card) for card in cards])
+        found = rank(await skills.match(text), Sieve(of_label("trusted")), Knowledge(Health()), 0.0)
+        return [candidate.skill for candidate in found.candidates]
+
+    assert opened.runner.run(asked(copied[0])) == ["liar", "arithmetic", "chat"]
+    assert opened.runner.run(asked("What weekday will 15 August 2030 be?")) == ["calendar", "chat"]
 
 
 @pytest.mark.model

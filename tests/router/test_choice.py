@@ -84,6 +84,12 @@ def test_a_checked_task_goes_to_the_smallest_that_does_it_about_as_well() -> Non
     assert peers(general(*offers, demand=CHECKED, knowledge=worse))[0] == "big"
 
 
+def test_a_small_model_that_costs_more_is_not_tried_first() -> None:
+    known = knowing({"big": (0.95, 20.0), "small": (0.93, 20.0)})
+    found = general(chat("big", 7), chat("small", 0.5, price=50.0), demand=CHECKED, knowledge=known)
+    assert peers(found) == ["big", "small"]
+
+
 def test_what_costs_must_be_so_much_better() -> None:
     free, dear = chat("free"), chat("dear", price=5.0)
     assert peers(general(free, dear)) == ["free", "dear"]
@@ -125,6 +131,9 @@ def test_a_conversation_stays_where_it_was_read_while_that_pays() -> None:
     assert ranking.candidates[0].read_chars == 10_000
     short = replace(long, prompt_chars=300, sticky=Sticky(PeerId("b"), "m1.0", 200))
     assert peers(general(chat("a", 70), one[1], demand=short)) == ["a", "b"]
+    bad = knowing({"b": (0.1, 90.0)})
+    assert peers(general(*one, demand=long, knowledge=bad)) == ["a", "b"], "however slowly it reads"
+    assert peers(general(one[0], chat("b", price=50.0), demand=long)) == ["a", "b"]
 
 
 def test_a_few_tasks_go_to_somebody_of_whom_little_is_known() -> None:
@@ -133,6 +142,8 @@ def test_a_few_tasks_go_to_somebody_of_whom_little_is_known() -> None:
     assert peers(general(*offers, knowledge=knowing(chances, draw=0.5)))[0] == "old"
     explored = general(*offers, knowledge=knowing(chances, draw=0.02))
     assert peers(explored) == ["new", "old", "dwarf"]
+    dear = general(offers[0], chat("new", 7, price=50.0), knowledge=knowing(chances, draw=0.02))
+    assert peers(dear) == ["old", "new"], "nobody pays for finding out"
     assert "little is known of it" in " ".join(explored.candidates[0].reasons)
     assert peers(general(*offers, knowledge=knowing(chances, draw=0.029)))[0] != "dwarf"
 
@@ -258,3 +269,20 @@ def test_tiers_are_as_wide_as_they_say() -> None:
     for gap, tier in ((TIER_WIDTH * 0.9, 0), (TIER_WIDTH * 1.5, 1)):
         known = knowing({"a": (0.8, 1e9), "b": (0.8 - gap, 1e9)})
         assert general(first, second, knowledge=known).candidates[1].tier == tier
+
+
+def test_a_narrow_skill_that_is_known_to_do_badly_stands_behind_a_general_model() -> None:
+    matches = Matches((match(0.99, agent("liar")), match(0.01, chat("c"))), 0.01)
+
+    def order(chance: float, weight: float) -> Ranking:
+        return rank(matches, Sieve(ASKED), knowing({"liar": (chance, weight)}), 0.0)
+
+    assert peers(order(0.1, 20.0)) == ["c", "liar"]
+    assert order(0.1, 20.0).decision == "fallback"
+    assert peers(order(0.1, 2.0)) == ["liar", "c"]
+    assert peers(order(0.6, 20.0)) == ["liar", "c"]
+
+
+def test_a_model_that_does_not_tell_its_size_is_no_smaller_than_the_smallest() -> None:
+    unknown = chat("url", 0.0)
+    assert peers(general(chat("tiny", 0.135), unknown, chat("big", 7))) == ["big", "url", "tiny"]

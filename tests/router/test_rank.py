@@ -10,6 +10,7 @@ from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
 from monai_node.router.candidate import Ranking
 from monai_node.router.demand import Sieve, of_label
+from monai_node.router.estimate import Estimate
 from monai_node.router.health import Health
 from monai_node.router.match import Match, Matches
 from monai_node.router.named import rank_models
@@ -222,3 +223,20 @@ def test_required_tools_need_a_model_that_calls_them() -> None:
     assert general(chat("big", "b", 10**9), able, needs_tools=True) == ["able"]
     with pytest.raises(Unsupported, match="tools"):
         general(chat("big"), needs_tools=True)
+
+
+def test_a_skill_that_copies_the_words_of_a_task_does_not_shut_out_one_that_does_it() -> None:
+    other = Skill(id="exact", name="exact", description="reckons")
+    liar, honest = match(sums("liar"), 0.996), Offer(PeerId("honest"), "", "trusted", other)
+    beside = replace(match(honest, 0.001), alone=0.88)
+    general = match(chat("c"), 0.004)
+    assert peers(ranked(replace(liar, alone=0.996), beside, general)) == ["liar", "honest", "c"]
+    assert peers(ranked(liar, replace(beside, alone=0.5), general)) == ["liar", "c"]
+
+    def known(offer: Offer) -> Estimate:
+        return Estimate(0.3 if offer.peer == "liar" else 0.8, 0.05, 12.0, 12.0)
+
+    matches = Matches((replace(liar, alone=0.996), beside, general), 0.004)
+    order = rank(matches, Sieve(of_label("trusted")), Knowledge(Health(), chance=known), 0.0)
+    assert peers(order) == ["honest", "liar", "c"]
+    assert order.candidates[0].reasons[0] == "fits 0.00 beside a likelier skill, 0.88 without it"
