@@ -33,6 +33,9 @@ WAITING_MAX = 4096
 # Of one transaction: enough that a burst costs few of them, few enough that a reader soon has its turn.
 BATCH_MAX = 256
 
+# What a disk answers with, also while a new file is begun in the place of a damaged one.
+_TROUBLES = (sqlite3.Error, OSError, SetupError)
+
 Value = str | bytes | int | float | None
 _T = TypeVar("_T")
 
@@ -67,6 +70,7 @@ class Database:
         self._ended: Future[None] = Future()
         self._counting = threading.Lock()
         self._lost_count = 0
+        self._connection: sqlite3.Connection | None = None  # of the thread alone
 
     @property
     def lost_count(self) -> int:
@@ -96,7 +100,7 @@ class Database:
                 return await asyncio.wrap_future(result)
         except TimeoutError:
             raise Unavailable(f"{self._path.name} cannot be read: the disk is too slow") from None
-        except sqlite3.Error as error:
+        except _TROUBLES as error:
             raise Unavailable(f"{self._path.name} cannot be read ({error})") from None
 
     async def flush(self) -> None:
@@ -136,15 +140,17 @@ class Database:
             try:
                 while self._serve_next():
                     pass
-                self._connection.close()
+                if self._connection is not None:
+                    self._connection.close()
             except Exception as error:  # an entry point: nobody else would hear of it
                 log_defect("a database", error)
         finally:
             self._ended.set_result(None)
 
-    def _connect(self) -> None:
-        self._connection = connect(self._path, self._migrations)
+    def _connect(self) -> sqlite3.Connection:
+        connection = self._connection = connect(self._path, self._migrations)
         self._inode = self._path.stat().st_ino
+        return connection
 
     def _serve_next(self) -> bool:
         """Carry out the next call, or all writes before it; whether anything may follow."""
@@ -169,7 +175,7 @@ class Database:
 
         try:
             self._transact(work)
-        except sqlite3.Error as error:
+        except _TROUBLES as error:
             self._lose(len(writes), str(error))
         except Exception as error:
             self._lose(len(writes), "a defect of ours")
@@ -186,19 +192,22 @@ class Database:
             call.result.set_result(found)
 
     def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        connection = self._connection or self._connect()
         try:
-            with transaction(self._connection):
-                return work(self._connection)
+            with transaction(connection):
+                return work(connection)
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
-        self._connection.close()
+        # None until a new file could be begun, which may take a disk that has room again.
+        self._connection = None
+        connection.close()
         # Another process may have met the damage before: then the file is a new one already.
         if self._path.stat().st_ino == self._inode:
             keep_aside(self._path)
-        self._connect()
-        with transaction(self._connection):
-            return work(self._connection)
+        connection = self._connect()
+        with transaction(connection):
+            return work(connection)
 
     def _lose(self, count: int, why: str) -> None:
         """A stall may lose thousands: each doubling of their number is one line of the log."""

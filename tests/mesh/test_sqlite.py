@@ -133,6 +133,35 @@ def test_damage_that_is_met_later_sets_the_file_aside_with_its_companions(tmp_pa
     assert asyncio.run(kept(path, "two"))[-1:] == ["two"]
 
 
+def test_a_disk_that_has_no_room_for_a_new_file_has_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, connect = tmp_path / "words.sqlite", sqlite.connect
+    asyncio.run(kept(path, *("word" * 50 for _ in range(2000))))
+    content = bytearray(path.read_bytes())
+    content[8192:-8192] = b"\xa5" * (len(content) - 16384)
+
+    def refuse(*_: object) -> sqlite3.Connection:
+        raise SetupError("there is no room")
+
+    async def scenario() -> None:
+        async with open_database(path, [FIRST]) as database:
+            path.write_bytes(content)
+            monkeypatch.setattr(sqlite, "connect", refuse)
+            for _ in range(2):
+                with pytest.raises(Unavailable, match="no room"):
+                    await database.call(words)
+            database.write(INSERT, "lost")
+            with pytest.raises(Unavailable, match="no room"):
+                await database.flush()
+            assert database.lost_count == 1
+            monkeypatch.setattr(sqlite, "connect", connect)
+            database.write(INSERT, "kept")
+            assert await database.call(words) == ["kept"]
+
+    asyncio.run(scenario())
+
+
 def test_a_folder_that_is_missing_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot be used"):
         asyncio.run(kept(tmp_path / "nowhere" / "words.sqlite"))
