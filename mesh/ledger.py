@@ -41,14 +41,14 @@ _WHOLE = ("", ContractBroken.default_code)
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What was done of a task, and by whom. `rating` is what was last said of it."""
+    """What was done of a task, and by whom. `rated` is what was last said of it, as it was learnt."""
 
     peer: PeerId
     skill: str
     digest: str
     vector: Vector | None
     is_whole: bool
-    rating: float | None = None
+    rated: Outcome | None = None
 
 
 class StoredLedger:
@@ -102,8 +102,7 @@ class StoredLedger:
 
     def rate(self, run: str, task: str | None, rating: float) -> list[str]:
         """Take what a user says of a run, or of one of its tasks: 0 for bad to 1 for good. The tasks for
-        which it counts. Rating one again takes the place of what is kept of it; what was learnt before
-        counts beside it until the next start.
+        which it counts. Rating one again takes the place of what was said of it before.
 
         When a run has several tasks nobody knows which of them is meant, and each has its part of the
         blame. A peer of which much was said lately is not rated. NotFound when the run is not known, or
@@ -124,12 +123,15 @@ class StoredLedger:
 
     def _rate(self, run: str, task: str, works: dict[str, _Work], value: float) -> bool:
         work = works[task]
-        if work.rating != value:
-            if not self._may_rate(work.peer):
-                return False
-            works[task] = replace(work, rating=value)
-            outcome = Outcome(work.peer, work.skill, work.digest, value, "feedback", self._now(), work.vector)
-            self.keep(outcome, run, task)
+        if work.rated is not None and work.rated.value == value:
+            return True
+        if not self._may_rate(work.peer):
+            return False
+        if work.rated is not None:
+            self.estimates.forget(work.rated)
+        outcome = Outcome(work.peer, work.skill, work.digest, value, "feedback", self._now(), work.vector)
+        works[task] = replace(work, rated=outcome)
+        self.keep(outcome, run, task)
         return True
 
     def _may_rate(self, peer: PeerId) -> bool:

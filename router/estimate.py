@@ -82,10 +82,9 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The chance, 0 to 1, that a task is done well. `spread` is its standard deviation, `weight` the
-    outcomes of the peer itself that it rests on (at most
-    WEIGHT_AT_LARGE_MAX of all its others), `near` those
-    at texts like this one."""
+    """The chance, 0 to 1, that a task is done well. `spread` is its standard deviation, `weight` the outcomes
+    of the peer itself that it rests on (at most WEIGHT_AT_LARGE_MAX of all its others), `near` those at texts
+    like this one."""
 
     chance: float
     spread: float
@@ -140,6 +139,10 @@ class Estimates:
         newest = group.drift.add(outcome.value)
         if newest is not None:
             self._remembered.weight[group.rows[:-newest]] *= _TURNED_WEIGHT
+
+    def forget(self, outcome: Outcome) -> None:
+        """An outcome that was learnt counts no more, except for whether its peer turned."""
+        self._remembered.forget(outcome)
 
     def view(self, vector: Vector | None, now: float) -> View:
         """What is known about a task with this vector (None: not embedded). `now` is wall-clock seconds;

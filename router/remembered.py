@@ -127,6 +127,15 @@ class Remembered:
         self._rows_of[outcome.peer].append(row)
         return group
 
+    def forget(self, outcome: Outcome) -> None:
+        """It counts no more from here on; no error when it is not remembered, or not any more."""
+        group = self.group_at(outcome.peer, outcome.skill, outcome.digest)
+        if group is None:
+            return
+        rows = group.rows
+        is_it = (self.at[rows] == outcome.at) & (self.value[rows] == np.float32(outcome.value))
+        self.weight[rows[is_it & (self.weight[rows] > 0)][-1:]] = 0.0
+
     def _row(self, peer: PeerId) -> int:
         """A row that is free, or that the peer with most of them gives up; this one at a tie."""
         if self._count < self._rows_max:

@@ -131,6 +131,11 @@ def test_the_last_rating_of_a_task_is_the_one_that_is_kept(tmp_path: Path) -> No
                 assert ledger.rate("run-1", None, rating) == ["t1"]
             assert await feedback(store) == [(ANNA, 1.0)]
             assert len(ledger.estimates) == 2, "saying the same again says nothing"
+            only_good = Estimates()
+            for known in await store.outcomes():
+                only_good.learn(known)
+            now, asked = 1_000_000.0, (ANNA, "chat", "sha256:aa")
+            assert ledger.estimates.view(None, now).of(*asked) == only_good.view(None, now).of(*asked)
 
     asyncio.run(scenario())
 

@@ -66,6 +66,17 @@ def test_of_whom_nothing_is_known_the_prior_is_said_and_that_it_is_uncertain() -
     assert known.weight > 30
 
 
+def test_what_is_forgotten_counts_no_more_and_nothing_else_is_forgotten() -> None:
+    others = [outcome(A, float(at % 3 > 0), at=float(at)) for at in range(9)]
+    wrong = outcome(A, 0.0, at=9.0)
+    estimates, without = learnt([*others, wrong]), learnt(others)
+    estimates.forget(wrong)
+    estimates.forget(wrong)
+    estimates.forget(outcome(A, 0.5, at=3.0))
+    estimates.forget(outcome(B, 0.0, at=9.0))
+    assert estimates.view(None, 9.0).of(A, "chat", GOOD) == without.view(None, 9.0).of(A, "chat", GOOD)
+
+
 def test_what_a_peer_does_well_depends_on_the_task() -> None:
     estimates = learnt(outcome(A, float(at % 2 == 0), kind=at % 2) for at in range(80))
     assert chance(estimates, A, 0) > 0.8
