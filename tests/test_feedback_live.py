@@ -13,7 +13,7 @@ from monai_node.mesh.state import open_state_dir
 from monai_node.mesh.store import Decision, open_store
 from monai_node.router.outcome import Outcome
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.full]
 
 ARITHMETIC = Path(__file__).parent.parent / "agents" / "examples" / "arithmetic.py"
 TASK = "What is 12 * 7?"
