@@ -22,8 +22,9 @@ SEARCHED_CHARS_MAX = 1 << 16
 # Results no longer than this are judged before they are shown; of longer ones the reader sees what
 # comes after it as it is written. About sixty tokens: one to four seconds of a small model.
 SHORT_CHARS = 240
-# The same for a language that was asked for: enough of a text to know its language by.
-LANGUAGE_CHARS = 120
+# The same for a language that was asked for: enough of a text to know its language by, behind a word that
+# announces it.
+LANGUAGE_CHARS = 160
 
 OPEN = Verdict("open")
 PASSED = Verdict("passed")
@@ -36,8 +37,20 @@ _SENTENCE_END = re.compile(
 _AGREEMENTS = vocabulary("""
     yes no yeah yep nope true false ja nein oui non vrai faux si sí verdadero falso cierto sì no vero
     tak nie sim não correct incorrect right wrong richtig falsch stimmt neither depends unclear maybe
-    unknown
+    unknown absolutely definitely certainly indeed surely cannot determined undetermined impossible possibly
+    probably likely unlikely perhaps partly partially both sometimes nej nee da net hai inte doch jain
     """)
+_LETTERS = frozenset("ynjtf")
+# "Certainly! Here is the translation: …", and what follows: not yet the text, or not the text alone.
+_ANNOUNCED = re.compile(r"\A[^\n]{0,400}?:[\"*_ ]{0,4}(?:\n|\Z)")
+_ANNOUNCES = re.compile(
+    r"\W{0,8}(?:sure|certainly|of course|here(?:'s|’s| is| are| you)|okay|ok|absolutely|gladly|great"
+    r"|(?:the|this) (?:\w+ ){0,2}translation|below|natürlich|gerne?|klar|hier ist|voici|bien sûr|claro|aquí"
+    r"|por supuesto|ecco|certo|конечно|вот)\b",
+    re.I,
+)
+# Of a paragraph of a result, to know its language by.
+_PARAGRAPH_LETTERS_MIN = 40
 
 
 class Clause(Protocol):
@@ -88,16 +101,20 @@ class InLanguage:
         return LANGUAGE_CHARS if self.is_asked else 0
 
     def early(self, beginning: str) -> Verdict:
-        return self.whole(beginning)
+        text = _ANNOUNCED.sub("", beginning, count=1)
+        return OPEN if len(text) == len(beginning) and _ANNOUNCES.match(text) else self.whole(text)
 
     def whole(self, text: str) -> Verdict:
         found = language_of(text)
         if not found:
             return OPEN
-        if found != self.language:
-            asked = "the one that was asked for" if self.is_asked else "the one of the task"
-            return failed(f"the result is in another language than {asked}")
-        return PASSED if self.is_asked else OPEN
+        if found == self.language:
+            return PASSED if self.is_asked else OPEN
+        # Notes on it, in the asker's language, may be longer than a short text.
+        if any(language_of(part, _PARAGRAPH_LETTERS_MIN) == self.language for part in text.split("\n")):
+            return OPEN
+        asked = "the one that was asked for" if self.is_asked else "the one of the task"
+        return failed(f"the result is in another language than {asked}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +143,16 @@ class YesOrNo:
         return PASSED if self.whole(beginning).kind == "passed" else OPEN
 
     def whole(self, text: str) -> Verdict:
-        if any(word in _AGREEMENTS for word in words_of(text)):
+        words = words_of(text)
+        if any(word in _AGREEMENTS for word in words) or (words and words[0] in _LETTERS and len(words) == 1):
             return PASSED
         return failed("yes or no was asked for, the result says neither") if text.isascii() else OPEN
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """So many items; `is_marked` when bullet points were asked for, each of which must be seen."""
+    """So many items; `is_marked` when bullet points were asked for, each of which must be seen. Twice as
+    many may be so many for and so many against."""
 
     count: int
     is_marked: bool = False
@@ -154,8 +173,14 @@ class Items:
         }
         if self.count in counts:
             return PASSED
+        if any(count >= self.count and count % self.count == 0 for count in counts):
+            return OPEN
         if max(counts) < self.count:
-            return failed("the result has fewer items than were asked for")
+            # What is listed may be headings or paragraphs, and the marks stand for something below them.
+            unmarked = sum(not part.isspace() and not _MARK.match(part) for part in text.split("\n\n"))
+            return (
+                OPEN if unmarked >= self.count else failed("the result has fewer items than were asked for")
+            )
         return failed("the result has more items than were asked for") if self.is_marked else OPEN
 
     def _unmarked(self, text: str) -> Verdict:
@@ -164,15 +189,17 @@ class Items:
             return PASSED
         if self.is_marked and lines < self.count:
             return failed("the result has fewer items than were asked for")
-        if len(text.split()) < self.count and text.isascii():
+        is_figure = any(map(str.isdecimal, text)) and len(text.split()) == 1
+        if len(text.split()) < self.count and text.isascii() and not is_figure:
             return failed("the result has fewer items than were asked for")
         return OPEN
 
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """No longer than was asked for, with room for how people count: a fifth more words and five, twice as
-    many sentences and one more than that, a title and a line around the lines."""
+    """No longer than was asked for, with room for how people count and for a sentence before it: a fifth
+    more words, fifteen at least, twice as many sentences and one more than that, a title and a line around
+    the lines."""
 
     words: int | None = None
     sentences: int | None = None
@@ -182,16 +209,16 @@ class AtMost:
     def held_chars(self) -> int | None:
         """As much as shows that it is too long; of what may be long by itself nothing is held."""
         limits = [
-            8 * self._words_max if self.words is not None else 0,
+            6 * self._words_max if self.words is not None else 0,
             200 * self.sentences if self.sentences is not None else 0,
             80 * self.lines if self.lines is not None else 0,
         ]
         chars = max(limits)
-        return chars if chars <= 2 * SHORT_CHARS else 0
+        return chars if chars <= SHORT_CHARS else 0
 
     @property
     def _words_max(self) -> int:
-        return 0 if self.words is None else self.words + self.words // 5 + 5
+        return 0 if self.words is None else self.words + max(15, self.words // 5)
 
     def early(self, beginning: str) -> Verdict:
         found = self.whole(beginning)
@@ -199,11 +226,15 @@ class AtMost:
 
     def whole(self, text: str) -> Verdict:
         is_over = (
-            (self.words is not None and len(text.split()) > self._words_max)
+            (self.words is not None and _word_count(text) > self._words_max)
             or (self.sentences is not None and _sentence_count(text) > 2 * self.sentences + 1)
             or (self.lines is not None and _line_count(text) > 2 * self.lines + 2)
         )
         return failed("the result is longer than was asked for") if is_over else PASSED
+
+
+def _word_count(text: str) -> int:
+    return sum(any(map(str.isalpha, word)) for word in text.split())
 
 
 def _sentence_count(text: str) -> int:

@@ -7,6 +7,7 @@ says at least whether anything was done at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from monai_node.agents.clauses import (
     OPEN,
     PASSED,
     SEARCHED_CHARS_MAX,
+    AtMost,
     Clause,
     InLanguage,
     Quoting,
@@ -32,6 +34,10 @@ from monai_node.router.verdict import Verdict
 
 # A result that is the task's own words is one only where these are so many that no answer is alike.
 _ECHO_WORDS_MIN = 5
+# What many clients say to every model. Any other system message may ask for whatever results: labels for
+# the user's texts, texts corrected, another language.
+_SAYS_NOTHING = re.compile(r"\W*you are (?:an? |the )?(?:[\w-]+ ){0,4}(?:assistant|chatbot|bot|ai)\W*", re.I)
+_SYSTEM_ROLES = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,15 @@ class Contract:
         return _together([clause.early(_read(clause, beginning)) for clause in self.clauses])
 
     def whole(self, text: str) -> Verdict:
-        return _together([clause.whole(_read(clause, text)) for clause in self.clauses])
+        return _together([_judged(clause, text) for clause in self.clauses])
+
+
+def _judged(clause: Clause, text: str) -> Verdict:
+    read = _read(clause, text)
+    verdict = clause.whole(read)
+    # What the beginning of a long text lacks may stand further on.
+    is_final = len(read) == len(text) or isinstance(clause, AtMost | InLanguage)
+    return verdict if is_final or verdict.kind != "failed" else OPEN
 
 
 def _read(clause: Clause, text: str) -> str:
@@ -78,14 +92,20 @@ def _together(verdicts: list[Verdict]) -> Verdict:
 def contract_of(task: Task, request: RunRequest, plan: Plan) -> Contract | None:
     """The contract of one task of a request. None where the caller said where a result stops: whatever
     stands before that is right. Of a whole conversation only its parameters are read: what its last
-    message asks for may hang on every turn before it."""
+    message asks for may hang on every turn before it; the same goes for a task under a system message."""
     if request.parameters.stop:
         return None
-    if plan.is_passthrough:
+    if plan.is_passthrough or not _is_alone(request):
         return Contract((SomethingDone(), *_of_parameters(request)))
-    may_be_echoed = len(task.text.split()) >= _ECHO_WORDS_MIN and len(task.text) <= JUDGED_CHARS_MAX
-    echo = task.text if may_be_echoed else ""
+    is_echo_plain = len(task.text) <= JUDGED_CHARS_MAX and len(task.text.split()) >= _ECHO_WORDS_MIN
+    echo = task.text if is_echo_plain else ""
     return Contract((SomethingDone(echo), *_of_parameters(request), *_of_words(task, request)))
+
+
+def _is_alone(request: RunRequest) -> bool:
+    """Whether a task's words are all that says what its result is to be."""
+    said = [turn.content for turn in request.messages if turn.role in _SYSTEM_ROLES]
+    return all(not text.strip() or _SAYS_NOTHING.fullmatch(text[:200]) for text in said)
 
 
 def _of_parameters(request: RunRequest) -> Iterator[Clause]:

@@ -99,9 +99,8 @@ def _date(found: re.Match[str]) -> date | None:
 
 def _names_day(day: date, text: str) -> bool:
     """Whether its day and month stand in a text, the month by name or in figures."""
-    words = words_of(re.sub(r"(?<=\d)(?:st|nd|rd|th|er|º|°)\b", "", text))
-    numbers = {int(word) for word in words if word.isdecimal() and len(word) <= 4}
-    has_month = day.month in numbers or not _MONTH_NAMES[day.month - 1].isdisjoint(words)
+    numbers = {int(number) for number in re.findall(r"(?<!\d)\d{1,4}(?!\d)", text)}
+    has_month = day.month in numbers or not _MONTH_NAMES[day.month - 1].isdisjoint(words_of(text))
     return day.day in numbers and has_month
 
 

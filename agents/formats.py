@@ -20,8 +20,13 @@ _DEPTH_MAX = 64
 
 _CRON_NAMES = re.compile(r"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly|reboot)\b")
 _CRON_PART = re.compile(
-    r"(\*|\?|l|(?P<first>[0-9a-z]{1,3})(?:-(?P<last>[0-9a-z]{1,3}))?)(?:/(?P<step>\d{1,2}))?"
+    r"(\*|\?|h|lw?(?:-\d{1,2})?|(?P<first>[0-9a-z]{1,3})(?:-(?P<last>[0-9a-z]{1,3}))?)(?:/(?P<step>\d{1,2}))?"
 )
+# What a scheduler or another puts after a day, the nth, the last, the nearest weekday: "MON#1", "5L", "15W".
+_CRON_AFTER = re.compile(r"(?<=[0-9a-z])(?:#[1-5]|(?<=\d)[lw])\Z")
+# Marks around an expression, and its own stars when they are escaped, in bold or in a table.
+_CRON_MARKS = str.maketrans(dict.fromkeys("`\"'()|[]", " ") | {"\\": ""})
+_BOLD = re.compile(r"\*\*(?=[^\s*])|(?<=[^\s*])\*\*")
 _CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 _CRON_WORDS = {
     name: number
@@ -86,7 +91,7 @@ def _json_parts(text: str) -> list[str]:
 def has_cron(text: str) -> bool:
     """Whether five words of a line, one after the other, are the fields of a cron expression."""
     for line in text.split("\n"):
-        words = line.casefold().replace("`", " ").replace('"', " ").replace("'", " ").split()
+        words = _BOLD.sub(" ", line.casefold().translate(_CRON_MARKS)).split()
         for at in range(len(words) - 4):
             fields = words[at : at + 5]
             fields[4] = fields[4].rstrip(".,;:")
@@ -100,11 +105,13 @@ def _is_cron_field(text: str, limits: tuple[int, int]) -> bool:
 
 
 def _is_cron_part(text: str, low: int, high: int) -> bool:
-    found = _CRON_PART.fullmatch(text)
+    found = _CRON_PART.fullmatch(_CRON_AFTER.sub("", text))
     if found is None:
         return False
     ends = [found[name] for name in ("first", "last") if found[name] is not None]
     numbers = [int(end) if end.isdecimal() else _CRON_WORDS.get(end, -1) for end in ends]
+    if len(ends) > 1 and ends[0] == "sun":
+        numbers[0] = 0
     return all(low <= number <= high for number in numbers) and numbers == sorted(numbers)
 
 
@@ -143,8 +150,9 @@ class _Shape:
             return False
         if "const" in said and value != said["const"]:
             return False
-        choices = said.get("enum")
-        if isinstance(choices, list) and value not in cast("list[object]", choices):
+        choices = _listed(said.get("enum"))
+        self._steps += len(choices)
+        if choices and value not in choices:
             return False
         return self._fits_inside(value, said, depth) and self._fits_several(value, said, depth)
 
@@ -156,8 +164,9 @@ class _Shape:
             return True
         members = cast("dict[str, object]", value)
         properties = cast("dict[str, object]", _if_dict(said.get("properties")))
-        required = said.get("required")
-        if isinstance(required, list) and not all(name in members for name in cast("list[str]", required)):
+        names = [name for name in _listed(said.get("required")) if isinstance(name, str)]
+        self._steps += len(names) + len(properties)
+        if not all(name in members for name in names):
             return False
         if said.get("additionalProperties") is False and not members.keys() <= properties.keys():
             return False
@@ -186,6 +195,10 @@ def _is_of_type(value: object, kind: object) -> bool:
     kinds = cast("list[object]", kind) if isinstance(kind, list) else [kind]
     tests = [_TYPES[each] for each in kinds if isinstance(each, str) and each in _TYPES]
     return not tests or any(test(value) for test in tests)
+
+
+def _listed(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
 
 
 def _if_dict(value: object) -> dict[Any, Any]:

@@ -19,6 +19,8 @@ _READ_CHARS_MAX = 4_096
 # language beside it (Spanish, Portuguese) up to a quarter, and the lead tells them apart.
 _SHARE_MIN = 0.15
 _LEAD = 2.5
+# One or two such words in a line are names and loans as often as not.
+_COMMON_WORDS_MIN = 3
 
 _COMMON = {
     "English": """
@@ -48,7 +50,7 @@ _COMMON = {
         quando muito nos já eu também só pelo pela até isso ela entre era depois sem mesmo aos são está você
     """,
     "Dutch": """
-        de het een van en in is dat op te zijn met voor niet aan er om ook als dan maar bij nog uit wel naar
+        de het een van en is dat op te zijn met voor niet aan er om ook als dan maar bij nog uit wel naar
         hij ze zij door over heeft hebben worden wordt deze dit kan geen meer ik je we
     """,
     "Polish": """
@@ -93,7 +95,7 @@ _NAMES = {
     """,
     "Polish": "polish polnisch polonais polaco polski",
     "Cyrillic": """
-        russian russisch russe ruso ukrainian ukrainisch bulgarian serbian macedonian belarusian
+        russian russisch russe ruso ukrainian ukrainisch bulgarian macedonian belarusian
     """,
     "Greek": "greek griechisch grec griego",
     "Korean": "korean koreanisch coréen coreano",
@@ -104,8 +106,9 @@ _NAMES = {
     "Hindi": "hindi marathi nepali sanskrit",
     "Thai": "thai thailändisch",
     "another": """
-    swedish danish norwegian finnish icelandic czech slovak slovene slovenian croatian bosnian hungarian
-    romanian turkish vietnamese indonesian malay tagalog filipino swahili catalan basque galician welsh
+    swedish danish norwegian finnish icelandic czech slovak slovene slovenian croatian bosnian serbian
+    hungarian romanian turkish vietnamese indonesian malay tagalog filipino swahili catalan basque galician
+    welsh
     irish gaelic scots latin esperanto estonian latvian lithuanian albanian afrikaans zulu yoruba hausa
     bengali tamil telugu gujarati punjabi kannada malayalam georgian armenian mongolian klingon emoji
     pidgin creole schwedisch dänisch norwegisch türkisch tschechisch ungarisch lateinisch latein suédois
@@ -153,8 +156,7 @@ def _latin_of(text: str) -> str:
     words = [word.replace("’", "'") for word in _WORD.findall(text.casefold())]
     if not words:
         return ""
-    shares = {
-        language: sum(word in common for word in words) / len(words) for language, common in _WORDS.items()
-    }
-    (language, best), (_, second) = Counter(shares).most_common(2)
-    return language if best >= _SHARE_MIN and best >= _LEAD * second else ""
+    found = {language: sum(word in common for word in words) for language, common in _WORDS.items()}
+    (language, best), (_, second) = Counter(found).most_common(2)
+    is_plain = best >= max(_COMMON_WORDS_MIN, _SHARE_MIN * len(words), _LEAD * second)
+    return language if is_plain else ""

@@ -14,11 +14,11 @@ from monai_node.router.verdict import Verdict
 # A figure as people write it: groups of three, a fraction after a point or a comma, a power of ten.
 _FIGURE = re.compile(
     r"(?<!\w)(?P<digits>\d{1,40}(?:[.,'’\u00a0\u202f ]\d{3}(?!\d)){0,13}(?:[.,]\d{1,40})?)"
-    r"(?:[eE](?P<power>[+-]?\d{1,2}))?(?!\w)"
+    r"(?:[eE](?P<power>[+-]?\d{1,2}))?(?!\d)"
 )
 _MARK = re.compile(r"\D")
 _ANY_DIGIT = re.compile(r"[\d½¼¾⅓⅔⅛]")
-_OVER = re.compile(r"(?<![\d/])(\d{1,15})\s?[/⁄]\s?(\d{1,15})(?![\d/])")
+_OVER = re.compile(r"(?<![\d/])(?:(\d{1,6})[ -])?(\d{1,15})\s?[/⁄]\s?(\d{1,15})(?![\d/])")
 _WORD = re.compile(r"[^\W\d_]+")
 _FIGURES_MAX = 100
 _ROUNDING_MAX = Fraction(1, 50)
@@ -31,7 +31,8 @@ _WORDS = vocabulary("""
     sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred
     hundreds thousand thousands million millions billion billions trillion dozen dozens half quarter
     third once twice thrice none no nobody nothing both all single pair couple several many few some
-    infinite infinitely unlimited countless unknown null eins ein eine einen zwei drei vier fünf sechs
+    infinite infinitely unlimited countless unknown uncountable undefined exist exists depends depend vary
+    varies enough null eins ein eine einen zwei drei vier fünf sechs
     sieben acht neun zehn elf zwölf zwanzig dreißig vierzig fünfzig hundert tausend million millionen
     milliarde milliarden kein keine keinen beide alle einige viele unendlich halb zéro un une deux trois
     quatre cinq sept huit neuf dix onze douze vingt trente cent cents mille milliard milliards aucun
@@ -42,13 +43,14 @@ _WORDS = vocabulary("""
     """)
 # Within longer words: hunderttausend, veintiuno, soixante-dix.
 _STEM = re.compile(
-    r"hundert|tausend|zwanzig|[ßs]zig|hundred|thousand|million|milli|vingt|soixante|veinti|cientos|cento"
+    r"hundert|tausend|zwanzig|zehn|[ßs]zig|hundred|thousand|million|milli|vingt|soixante|veinti|cientos|cento"
 )
 # Words that scale a figure, or signs that compute: the number is not the figure alone.
 _SCALED = re.compile(
     r"\d\s?(?:million|billion|trillion|milliard|mio\b|mrd\b|mil\b|tausend|thousand|hundred|dozen|bn\b|[km]\b"
     r"|lakh|crore"
-    r"|[x×*·]\s?10|\^|√|π|\\|²|³)|[√π∞]|\\(?:frac|sqrt|times)|\bpi\b",
+    r"|[x×*·]\s?10|\^|√|π|\\|²|³|[½¼¾⅓⅔⅛])|[√π∞]|\\(?:frac|sqrt|times)|\bpi\b"
+    r"|\b(?:remainder|rest|reste|resto|r\s?\d)|\d,\d\d,\d{3}(?!\d)",  # 12,34,567 in India
     re.I,
 )
 
@@ -80,7 +82,7 @@ class TheNumber:
         found = list(readings(text))
         if any(self._is_it(value, digits) for value, digits in found):
             return PASSED
-        if _SCALED.search(text):
+        if _SCALED.search(text) or len(_FIGURE.findall(text)) > _FIGURES_MAX:
             return OPEN
         if found:
             return failed("the number is not the one that the calculation gives")
@@ -121,8 +123,10 @@ def readings(text: str) -> Iterator[tuple[Fraction, int]]:
             value = Fraction(int(digits), 10**decimals) * Fraction(10) ** power
             yield value, max(0, decimals - power)
     for found in _OVER.finditer(text):
-        if int(found[2]):
-            yield Fraction(int(found[1]), int(found[2])), 12
+        whole, over, under = map(int, found.groups("0"))
+        if under:
+            yield Fraction(over, under), 12
+            yield whole + Fraction(over, under), 12  # 2 1/2
 
 
 def _ways(figure: str) -> Iterator[tuple[str, int]]:

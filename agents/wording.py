@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from monai_node.agents.amounts import amounts_of, compiled
+from monai_node.agents.amounts import EACH, amounts_of, compiled
 from monai_node.agents.clauses import Clause, InLanguage, Quoting, YesOrNo
 from monai_node.agents.days import OnDate, OnWeekday
 from monai_node.agents.formats import IsCron, IsJson
@@ -20,9 +20,12 @@ from monai_node.agents.languages import LANGUAGE_NAMES, TOLD_LANGUAGES, language
 from monai_node.agents.numbers import SomeNumber
 from monai_node.agents.segment import MASK, segment
 
-# Of a longer task only its ends are read: a text with an instruction before or after it.
-_HEAD_CHARS = 2_048
+# Of a longer task only its ends are read: a text with an instruction before or after it. It takes some
+# fifteen milliseconds.
+_HEAD_CHARS = 1_024
 _TAIL_CHARS = 512
+# Patterns that allow any white space between words take time with the square of it and worse.
+_SPACES = re.compile(r"[^\S\n]*\n\s*|\s{2,}")
 # Words of a task that tell its language: fewer letters than a result needs, as it is all there is.
 _TASK_LETTERS_MIN = 30
 # At the start of a sentence, behind what people say before they ask.
@@ -60,7 +63,10 @@ _WEEKDAY = compiled(
     |(?:an\ )?welche[mrn]?\ wochentag\b|quel\ jour\ de\ la\ semaine\b
     |(?:en\ )?qu[eé]\ día\ de\ la\ semana\b)"""
 )
-_ISO = compiled(r"\byyyy-mm-dd\b(?!\w)|\biso[- ](?:date|datum)\b|\bdate\ iso\b")
+_ISO = compiled(
+    r"""(?:\b(?:as|in|into|to|using|format|formatted|als|im|au|en)\s(?:an?\s|the\s|strict\s)?|\()
+    (?:yyyy-mm-dd|iso[- ](?:8601[- ])?(?:date|datum)|date\ iso)\b"""
+)
 _ASKS_DAY = compiled(r"\b(?:date|day|when|deadline|datum|tag|wann|jour|quand|fecha|cuándo)\b")
 _CRON = compiled(
     r"""\b(?:write|give|create|generate|make|produce|provide|need|want|convert|translate|turn|build|as|into
@@ -77,28 +83,40 @@ _JSON = compiled(
     json(?:[ -](?P<kind>object|array|list|format|objekt))?
     (?=\s*(?:$|[.,;:!?\n)]|with\b|only\b|and\ nothing\b|please\b|mit\b|avec\b|con\b|like\b))"""
 )
+# "Are comments allowed in JSON?" asks about it; "could you list them as JSON?" asks for it.
+_QUESTION = compiled(
+    r"""(?:^|[.!?\n])[^\w.!?\n]*(?:how|why|what|which|when|where|who|is|are|do|does|did|should|can|could|would|has
+    |have|wie|warum|was|kann|ist|sind|comment|pourquoi|peut|est|cómo|qué|por\ qué|puede)\b(?!['’]?\s?you\b)
+    [^.!?\n]*\Z"""
+)
 _JSON_ELSE = compiled(
     r"""\b(?:jsonl|ndjson|json\ lines|json\ schema|explain|validate|yaml|csv|xml|toml|difference
     |convert\ (?:this|the)\ json|file|or)\b"""
 )
 _YES_NO = compiled(
-    r"""\b(?:answer|reply|respond|say|just|only|antworte?|réponds?|répondez|responde?
+    r"""\b(?:answer|reply|respond|(?:just|only)\ say|just|only|antworte?|réponds?|répondez|responde?
     |contesta)\b[^.!?\n]{0,40}
     \b(?:yes\ or\ no|yes/no|true\ or\ false|true/false|ja\ oder\ nein|oui\ ou\ non|s[ií]\ o\ no)\b
+    (?!\s+(?:question|answer|quiz|statement|item)s?\b)
     |(?:^|[.!?\n]\s*)(?:yes\ or\ no|true\ or\ false|ja\ oder\ nein|oui\ ou\ non|s[ií]\ o\ no)\s*[:?,–-]"""
 )
 _LANGUAGE = rf"(?:{'|'.join(sorted(LANGUAGE_NAMES, key=len, reverse=True))})"
 _A_LANGUAGE = compiled(rf"\b{_LANGUAGE}\b")
+# What may follow a language that a text is to be in; "in Greek mythology" it is not.
+_BEHIND_LANGUAGE = r"""(?=\s*(?:\Z|[^\w\s-]|(?:about|on|for|to|that|which|who|with|using|please|so
+    |because|explaining|describing|saying|asking|thanking|telling|inviting|why|how|what|when|if|by|at|from|as
+    |and|but|while|keeping|without|then|now|only|again|instead|text|(?:ü|ue)ber|an|für|von|mit|zu|bitte|und
+    |warum|wie|was|dass|sobre|para|con|por|de|del|y|que|sin|a|à|au|aux|pour|sur|avec|et|sans|du|pourquoi|comment)\b))"""
 _TRANSLATE = compiled(
     rf"""\b(?:translat(?:e|ion)|render|übersetz(?:e|en|t)?|tradui(?:s|re|sez)|traduc(?:e|ir|i)|traduz(?:a
     |ir)?)\b[^.?!\n]{{0,80}}?
     \b(?:in|into|to|ins|nach|en|al|auf|em|para)\s+(?:the\s+|plain\s+|simple\s+|brazilian\s+|european\s+
-    |das\s+|l['’])?(?P<name>{_LANGUAGE})\b"""
+    |das\s+|l['’])?(?P<name>{_LANGUAGE})\b{_BEHIND_LANGUAGE}"""
 )
 _IN_LANGUAGE = compiled(
     rf"""\b(?:answer|reply|respond|write|summari[sz]e|draft|compose|rewrite|antworte|schreibe?|réponds?
     |répondez|écris|écrivez|rédige|responde|contesta|escribe|redacta)\b[^.?!\n]{{0,80}}?\b(?:in|auf
-    |en)\s+(?:plain\s+|simple\s+)?(?P<name>{_LANGUAGE})\b
+    |en)\s+(?:plain\s+|simple\s+)?(?P<name>{_LANGUAGE})\b{_BEHIND_LANGUAGE}
     (?!\s+(?:class|lesson|course|exam|restaurant|cuisine|teacher|school|style|history|literature|learners
     |speaking|or|and|et|und|y)\b|-)"""
 )
@@ -110,7 +128,8 @@ _ABOUT_LANGUAGE = compiled(
 # What is only edited or read out stays in its own language.
 _EDITS = compiled(
     r"""\b(?:transcri\w*|recit\w*|quot\w*|lyrics|proofread\w*|correct\w*|fix|edit|polish|rewrite|rephrase
-    |translat\w*|korrigier\w*|verbesser\w*|corrige\w*|photo|recording|audio|sign|code|error|log)\b"""
+    |translat\w*|korrigier\w*|verbesser\w*|corrige\w*|photo|recording|audio|sign|code|error|log|poems?|verses?
+    |songs?|anthem|prayer|original|languages?|known|famous|proverbs?|sayings?|пере\w*)\b"""
 )
 _QUOTE = compiled(
     r"""(?:^|[.!?;:\n]\s*|\b(?:must|should|to|that|and|please|und|et|y|muss|doit|debe)\s+)
@@ -136,6 +155,7 @@ class Wording:
     def of(cls, text: str) -> Wording:
         if len(text) > _HEAD_CHARS + _TAIL_CHARS:
             text = f"{text[:_HEAD_CHARS]}\n\n{text[-_TAIL_CHARS:]}"
+        text = _SPACES.sub(_one_space, text)
         pieces = segment(text)
         own = [piece for piece in pieces if piece.kind != "payload"]
         return cls(
@@ -152,6 +172,11 @@ class Wording:
         return language_of(self.said, _TASK_LETTERS_MIN)
 
 
+def _one_space(found: re.Match[str]) -> str:
+    lines = found[0].count("\n")
+    return "\n" * min(lines, 2) if lines else " "
+
+
 def clauses_of(wording: Wording) -> list[Clause]:
     """What a right result satisfies, by the words of its task."""
     said = wording.masked
@@ -166,9 +191,10 @@ def _values(said: str) -> Iterator[Clause]:
         yield YesOrNo()
     if _CRON.search(said) and not _CRON_READ.search(said):
         yield IsCron()
-    if (found := _JSON.search(said)) and not _JSON_ELSE.search(said):
+    found = _JSON.search(said)
+    if found and not _JSON_ELSE.search(said) and not _QUESTION.search(said, 0, found.start()):
         kinds: dict[str, Any] = {"object": dict, "objekt": dict, "array": list, "list": list}
-        yield IsJson(kinds.get((found["kind"] or "").lower()))
+        yield IsJson(None if EACH.search(said) else kinds.get((found["kind"] or "").lower()))
     if _ABOUT_HOW.search(said):
         return
     if _NUMBER.search(said) or _CALCULATE.search(said):
@@ -182,7 +208,7 @@ def _values(said: str) -> Iterator[Clause]:
 def _words(wording: Wording) -> Iterator[Clause]:
     """In which language the result is, and what it quotes."""
     language = _asked_language(wording.masked)
-    if language in TOLD_LANGUAGES:
+    if language in TOLD_LANGUAGES and not _is_phrase(wording):
         yield InLanguage(language, is_asked=True)
     quoted = tuple(
         found["quoted"].strip()
@@ -195,6 +221,15 @@ def _words(wording: Wording) -> Iterator[Clause]:
     kept = _kept(brought) if _TRANSLATE.search(wording.masked) else ()
     if kept:
         yield Quoting(kept, "an address of the text was to be kept, and the result has it no more")
+
+
+def _is_phrase(wording: Wording) -> bool:
+    """Whether what is to be translated stands there and is short: whoever is asked explains it as well."""
+    if not _TRANSLATE.search(wording.masked):
+        return False
+    quoted = sum(letter == MASK for letter in wording.masked)
+    brought = max(quoted, len(wording.said.partition(": ")[2]), len(wording.given))
+    return 0 < brought < _PHRASE_CHARS
 
 
 def _asked_language(said: str) -> str:
@@ -212,6 +247,8 @@ _ADDRESS = re.compile(
     r"https?://[^\s<>\"'`)\]]{4,200}(?<![.,;:!?])|\b[\w.+-]{1,60}@[\w-]{1,60}(?:\.[\w-]{1,20}){1,4}"
 )
 _KEPT_MAX = 20
+# A text shorter than this is a phrase.
+_PHRASE_CHARS = 120
 
 
 def _kept(given: str) -> tuple[str, ...]:

@@ -123,9 +123,9 @@ FORMS: list[Row] = [
     ("True or false: the earth is flat", ["False", "false."], ["The earth is a planet."]),
 ]
 LANGUAGES: list[Row] = [
-    ("Translate into German: Good morning, my friend.", ["Guten Morgen.", GERMAN], [ENGLISH, FRENCH]),
-    ("Translate the following text to French:\n\nThe lamp is lit.", [FRENCH, "La lampe"], [ENGLISH, RUSSIAN]),
-    ("Translate this from German into English: Guten Tag", [ENGLISH, "Good day"], [GERMAN]),
+    (f"Translate into German: {ENGLISH}", ["Guten Morgen.", GERMAN], [ENGLISH, FRENCH]),
+    (f"Translate the following text to French:\n\n{ENGLISH}", [FRENCH, "La lampe"], [ENGLISH, RUSSIAN]),
+    (f"Translate this from German into English: {GERMAN}", [ENGLISH, "Good day"], [GERMAN]),
     ("Übersetze den Brief ins Englische", [ENGLISH], [GERMAN]),
     ("Traduis ce texte en espagnol", [SPANISH], [FRENCH]),
     ("Traduce el menú al inglés", [ENGLISH], [SPANISH]),
@@ -307,8 +307,8 @@ def test_of_a_plain_writing_task_nothing_is_held_back_and_nothing_is_learnt() ->
         ("What is 37 * 49?", None),
         ("Write a cron expression for every Monday", None),
         ("How many moons does Mars have?", SHORT_CHARS),
-        ("Translate the letter into German", 120),
-        ("Write a blurb in no more than 20 words", 8 * 29),
+        ("Translate the letter into German", 160),
+        ("Write a blurb in no more than 20 words", 6 * 35),
         ("Write a blurb in no more than 500 words", 0),
         ("List 5 fruits in one sentence", SHORT_CHARS),
     ],
@@ -420,6 +420,8 @@ TASKS = [row[0] for row in ROWS]
 
 def test_hostile_results_are_judged_like_any_other() -> None:
     for text in HOSTILE:
+        if text.isascii():
+            assert drawn(text[:3_000]).whole("42").kind in ("passed", "failed", "open")
         for task in TASKS[::6]:
             contract = drawn(task)
             assert contract.whole(text).kind in ("passed", "failed", "open")
@@ -491,4 +493,4 @@ def test_a_contract_is_drawn_for_any_task(said: list[str], other: str) -> None:
     contract = drawn(" ".join(said) + other)
     assert contract.whole("42").kind in ("passed", "failed", "open")
     if contract.held_chars is not None:
-        assert 0 <= contract.held_chars <= 2 * SHORT_CHARS
+        assert 0 <= contract.held_chars <= SHORT_CHARS
