@@ -18,6 +18,11 @@ from monai_node.router.verdict import Check, Verdict
 _ESCALATION_SHARE = 0.25
 # What the way of a kept result to its reader may take.
 _KEPT_SECONDS = 0.5
+# A result was cut at its length only if it is that long, whatever its peer says: a byte a token at least.
+# Where the caller named no length, it is cut at the peer's own, and no peer's is less.
+_TOKENS_MAX_USUAL = 128
+# Of so few tokens not even a first character need come.
+_TOKENS_WITHOUT_TEXT = 4
 _CANCELLED = "cancelled"
 
 
@@ -89,14 +94,16 @@ class Attempt:
             self.verdict = early
         return early.kind == "failed"
 
-    def judge_whole(self, shown: str) -> None:
+    def judge_whole(self, shown: str, tokens_max: int | None) -> None:
         """Judge the whole result, `shown` and what is still held. One that was cut at the length the
         caller asked for breaks nothing by what it lacks."""
         if self._check is None or self.completed is None:
             return
-        verdict = self._check.whole(shown + self.held)
-        if verdict.kind == "failed" and self.completed.finish_reason == "length" and not verdict.is_hollow:
-            verdict = Verdict("open")
+        text, limit = shown + self.held, tokens_max or _TOKENS_MAX_USUAL
+        verdict = self._check.whole(text)
+        if verdict.kind == "failed" and self.completed.finish_reason == "length":
+            is_cut = not verdict.is_hollow and len(text.encode(errors="replace")) >= limit
+            verdict = Verdict("open") if is_cut or limit <= _TOKENS_WITHOUT_TEXT else verdict
         self.verdict = verdict
 
     @property
@@ -194,7 +201,7 @@ class Progress:
         """Judge a whole result. One that calls a tool, where it may, has no text to judge."""
         completed = attempt.completed
         if completed is not None and not (completed.tool_calls and self.request.parameters.tools):
-            attempt.judge_whole(self.text)
+            attempt.judge_whole(self.text, self.request.parameters.max_tokens)
 
     def can_replace(self, candidate: Candidate, now: float) -> bool:
         """Whether a result of this candidate that is not what was asked for may be given up."""

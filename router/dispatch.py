@@ -186,7 +186,8 @@ class Dispatcher:
         candidate = attempt.candidate
         if isinstance(error, InvalidRequest):
             task.refusers.append(candidate)
-        if isinstance(error, ContractBroken) and not task.has_time_to_escalate(self._clock()):
+        is_kept = isinstance(error, ContractBroken) and task.kept is not None
+        if is_kept and not task.has_time_to_escalate(self._clock()):
             return None
         following = task.fallback.after(candidate, error, was_sent=was_sent, is_alive=self._watch.is_alive)
         if following is None and task.kept is None and task.cut not in (None, candidate) and not task.text:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,11 +77,32 @@ def test_an_ending_tells_what_came_when_and_what_it_is_worth() -> None:
     trial = attempt(None)
     trial.take("HO", 10.5)
     trial.completed = TaskCompleted(attempt="x", model_digest="d")
-    trial.judge_whole("")
+    trial.judge_whole("", None)
     ending = trial.ending(12.0)
     assert (ending.value, ending.source, ending.verdict) == (1.0, "contract", Verdict("passed"))
     assert (ending.seconds, ending.first_text_seconds, ending.chars, ending.attempts) == (2.0, 0.5, 2, 2)
     assert (ending.code, ending.digest) == ("", "d")
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens_max", "kind"),
+    [
+        ("the moon is", 10, "open"),
+        ("the moon is", 100, "failed"),
+        ("the moon is", None, "failed"),
+        ("moon " * 40, None, "open"),
+        ("m", 1, "open"),
+    ],
+)
+def test_a_result_counts_as_cut_only_where_it_is_as_long_as_it_may_be(
+    text: str, tokens_max: int | None, kind: str
+) -> None:
+    trial = attempt(None)
+    trial.take(text, 11.0)
+    trial.completed = TaskCompleted(attempt="x", finish_reason="length")
+    trial.judge_whole("", tokens_max)
+    assert trial.verdict is not None
+    assert trial.verdict.kind == kind
 
 
 def test_an_attempt_that_nobody_waits_for_ends_as_cancelled_and_one_that_fails_with_its_error() -> None:
@@ -93,6 +115,6 @@ def test_an_attempt_that_nobody_waits_for_ends_as_cancelled_and_one_that_fails_w
 def test_text_that_another_peer_began_is_no_evidence() -> None:
     trial = attempt(0, is_held=False, prefix="HE")
     trial.completed = TaskCompleted(attempt="x")
-    trial.judge_whole("HEy")
+    trial.judge_whole("HEy", None)
     assert trial.is_broken
     assert (trial.ending(11.0).value, trial.ending(11.0).source) == (None, None)

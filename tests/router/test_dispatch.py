@@ -834,12 +834,42 @@ def test_a_result_that_was_cut_at_the_length_asked_for_breaks_nothing_by_what_it
     def cut(attempt: str) -> Message:
         return TaskCompleted(attempt=attempt, finish_reason="length")
 
-    outcome = dispatch(
-        {"a": Provider(sends(accepted, delta("the"), cut)), "b": Provider(says("7"))},
-        [candidate("a"), candidate("b")],
-        check=Number(),
-    )
-    assert (outcome.done.text, outcome.done.verdict) == ("the", Verdict("open"))
+    peers = {"a": Provider(sends(accepted, delta("the"), cut)), "b": Provider(says("7"))}
+
+    def result(tokens_max: int, text: str = "the") -> tuple[str, Verdict | None]:
+        asked = request().model_copy(update={"parameters": Parameters(max_tokens=tokens_max)})
+        peers["a"] = Provider(sends(accepted, delta(text), cut))
+        done = dispatch(peers, [candidate("a"), candidate("b")], check=Number(), asked=asked).done
+        return done.text, done.verdict
+
+    assert result(3) == ("the", Verdict("open"))
+    assert result(300) == ("7", Verdict("passed"))  # it says that it was cut, and is too short for that
+    assert result(1, " ") == (" ", Verdict("open"))  # one token may be white space: nobody is ejected for it
+
+
+def test_a_result_that_is_given_up_when_there_is_hardly_time_left_is_made_again() -> None:
+    """The time in which it may be replaced ends between giving it up and asking who is next."""
+    now = [time.monotonic()]
+
+    class Slow(Notes):
+        def ended(
+            self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending
+        ) -> None:
+            super().ended(run, task, attempt, candidate, ending)
+            now[0] += 8.0
+
+    async def run() -> list[DispatchEvent]:
+        peers = {"a": Provider(says(longer("which moon?"))), "b": Provider(says("7"))}
+        async with open_peers(peers) as transport:
+            dispatcher = Dispatcher(transport, lambda: now[0], Health(), ledger=Slow())
+            candidates = [candidate("a"), candidate("b", model="large")]
+            sending = dispatcher.send(request(), candidates, now[0] + 10.0, Number(held_chars=20))
+            async with asyncio.timeout(2), aclosing(sending) as events:
+                return [event async for event in events]
+
+    last = asyncio.run(run())[-1]
+    assert isinstance(last, Done)
+    assert last.text == "7"
 
 
 def test_a_call_of_a_tool_is_no_empty_result() -> None:
