@@ -120,6 +120,12 @@ def out_of_time(seconds: float) -> DeadlineExceeded:
 
 
 def no_provider(label: Label) -> NoProvider:
+    if label == "local":
+        # A peer that joins would not help: nobody else may see it.
+        return NoProvider(
+            "a 'local' request stays on the gateway's own node, which offers no skill for this; send it as"
+            " 'trusted' to have a peer do it"
+        )
     return NoProvider(
         f"no reachable peer that may see a {label!r} request offers a skill for this; start one with"
         " `monai-node serve model.gguf --join …`",

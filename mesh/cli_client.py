@@ -147,7 +147,7 @@ class _Following:
         with understood():
             makers = [_credit(part) for part in self._mesh.get("parts", [])]
         run = self._mesh.get("run")
-        for line in [*makers, one_line(run)] if run else makers:
+        for line in [*makers, f"to rate it: monai-node feedback {one_line(run)} up"] if run else makers:
             print(f"  {line}", file=sys.stderr)
 
     def _add(self, text: str) -> None:

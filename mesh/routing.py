@@ -173,7 +173,7 @@ class Routing:
 
 _WHY = {
     "route": "a skill made for such tasks fits",
-    "fallback": "no skill made for such tasks fits; the strongest general model comes first",
+    "fallback": "no skill made for such tasks fits or does them well; a general model comes first",
     "none": "nobody can be asked",
 }
 

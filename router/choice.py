@@ -52,7 +52,10 @@ def in_order(options: Sequence[Option], demand: Demand, draw: float = 1.0) -> li
     placed: list[Option] = []
     least = max((each.quality for each in options if each.kind == "general"), default=-math.inf)
     for kind in _KINDS:
-        these = [each for each in options if _rank_as(each, least) == kind]
+        these = [each for each in options if each.kind == kind and not _is_bad(each, least)]
+        if kind == "general":
+            said = "stands among general models, for it does such tasks badly"
+            these += [replace(each, why=(*each.why, said)) for each in options if _is_bad(each, least)]
         placed += _by_tier(these, demand, len(placed))
     order = placed if is_ignored else [each for each in placed if not each.is_cooling]
     order = _spread(_explored_first(_sticky_first(order, demand), demand, draw))
@@ -62,12 +65,12 @@ def in_order(options: Sequence[Option], demand: Demand, draw: float = 1.0) -> li
     return [replace(each, why=(*each.why, said)) if each.is_cooling else each for each in order]
 
 
-def _rank_as(option: Option, least: float) -> Kind:
-    """A skill made for such tasks that is known to do them badly stands among the general models, of which
-    the best is worth `least`: else it would be asked first for as long as its words fit."""
+def _is_bad(option: Option, least: float) -> bool:
+    """Whether a skill made for such tasks is known to do them badly, and worse than the best general model,
+    which is worth `least`: it would be asked first for as long as its words fit."""
     known = option.estimate
-    is_bad = known.weight >= _BAD_WEIGHT and known.chance < _BAD_CHANCE and option.quality < least
-    return "general" if option.kind == "narrow" and is_bad else option.kind
+    is_known_bad = known.weight >= _BAD_WEIGHT and known.chance < _BAD_CHANCE
+    return option.kind == "narrow" and is_known_bad and option.quality < least
 
 
 def tiers(order: Sequence[Option]) -> list[int]:

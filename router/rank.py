@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_node.registry.errors import NoProvider, Unsupported
+from monai_node.registry.ids import short
 from monai_node.router import reasons
 from monai_node.router.calibration import NARROW_FIT, RIVAL_FIT
 from monai_node.router.candidate import Candidate as Candidate
@@ -149,9 +150,22 @@ def _refuse(matches: Matches, demand: Demand, offers: Sequence[Offer]) -> None:
     if able:
         nearest = max(able, key=lambda match: match.fit)
         raise NoProvider(
-            "no skill that is offered does this, and no general model can be reached; the nearest is"
+            f"no skill that is offered does this, and {_no_general(offered, demand)}; the nearest is"
             f" {nearest.skill.id!r}, which fits {nearest.fit:.2f} where {NARROW_FIT:.2f} is needed"
         )
+
+
+def _no_general(offers: Sequence[Offer], demand: Demand) -> str:
+    """Why no general model is asked, where there is none that can be given the task."""
+    seen = (it for it in offers if it.skill.is_general and may_see(demand.label, it.label))
+    first = next(seen, None)
+    if first is None:
+        return "no general model can be reached"
+    return f"no general model may be asked ({_named(first)}: {eligible(first, demand)})"
+
+
+def _named(offer: Offer) -> str:
+    return offer.peer_name or short(offer.peer)
 
 
 def _refusal(offers: Sequence[Offer], demand: Demand) -> str:
@@ -166,4 +180,4 @@ def _refusal(offers: Sequence[Offer], demand: Demand) -> str:
         return ""
     if demand.needs_tools and all(not can_call_tools(offer) for offer in visible):
         return "no model that can be reached is able to call tools"
-    return f"nobody that can be reached can be given this task: {visible[0].peer_name or 'the first'} {first}"
+    return f"nobody that can be reached can be given this task: {_named(visible[0])}: {first}"

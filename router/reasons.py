@@ -37,10 +37,13 @@ def evidence(option: Option) -> tuple[str, ...]:
     if option.cost:
         said.append(f"costs about {option.cost:.3g}")
     if option.delay.is_known:
-        queue = (
-            f", {option.delay.queue:.1f} s of it waiting" if option.delay.queue >= _SECONDS_TOLD_MIN else ""
+        total, queue = option.delay.total, option.delay.queue
+        waiting = f", {queue:.1f} s of it waiting" if queue >= _SECONDS_TOLD_MIN else ""
+        said.append(
+            f"done in about {total:.1f} s{waiting}"
+            if total >= _SECONDS_TOLD_MIN
+            else "done in less than 0.1 s"
         )
-        said.append(f"done in about {option.delay.total:.1f} s{queue}")
     return tuple(said)
 
 

@@ -194,10 +194,16 @@ def _invalid(error: ValidationError) -> InvalidRequest:
         return InvalidRequest(f"{param} is not an option{known}", param=param)
     if complaint["type"] == "missing":
         return InvalidRequest(f"{param} is missing", param=param)
-    said = complaint["msg"]
+    if complaint["type"] in ("model_type", "dict_type"):
+        return InvalidRequest(f"{param} should be an object", param=param)
+    said = complaint["msg"].removeprefix("Value error, ")
     subject, _, rest = said.partition(" should ")
-    sentence = f"{param} should {rest}" if rest else f"{param}: {subject}"
-    return InvalidRequest(sentence[:500], param=param)
+    if not rest:
+        return InvalidRequest(f"{param}: {subject}"[:500], param=param)
+    # A union complains once for each of its members.
+    others = [each["msg"].partition(" should be ")[2] for other, each in complaints if other == path]
+    rest = "be " + " or ".join(dict.fromkeys(others)) if all(others) else rest
+    return InvalidRequest(f"{param} should {rest}"[:500], param=param)
 
 
 def _path(complaint: ErrorDetails) -> list[str]:

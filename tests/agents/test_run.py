@@ -282,6 +282,10 @@ def test_without_anybody_the_run_fails_with_when_to_try_again_and_what_to_do() -
     assert (failed.status, failed.code, failed.retry_after_seconds) == (503, "no_provider", 2.0)
     assert "monai-node serve model.gguf --join" in failed.message
     assert not of(AnswerDelta, events)
+    alone = failure(play(ask(privacy="local"), routes=ScriptedRoutes(candidates=())))
+    assert alone.code == "no_provider"
+    assert "stays on the gateway's own node" in alone.message
+    assert "serve model.gguf" not in alone.message, "whoever joins could not help"
 
 
 def test_a_model_that_nobody_serves_is_a_404() -> None:

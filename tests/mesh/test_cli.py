@@ -596,7 +596,11 @@ def test_a_plan_from_a_file_is_carried_out_for_the_request_that_it_was_made_for(
 ) -> None:
     gateway.streams(*RUN)
     outcome = shell("ask", "--plan", str(plan_file), "--max-tokens", "7", "--url", gateway.url)
-    assert outcome == Outcome(0, "Hello, world\n", "  tiny on alice (abcdefgh), 1.2 s: Say hi\n  run-1\n")
+    assert outcome == Outcome(
+        0,
+        "Hello, world\n",
+        "  tiny on alice (abcdefgh), 1.2 s: Say hi\n  to rate it: monai-node feedback run-1 up\n",
+    )
     ((method, path, body),) = gateway.asked
     assert (method, path, body["stream"]) == ("POST", "/v1/runs", True)
     assert (body["graph"], body["shown"], body["max_tokens"]) == (GRAPH, ["t1"], 7)

@@ -279,6 +279,7 @@ def test_a_narrow_skill_that_is_known_to_do_badly_stands_behind_a_general_model(
 
     assert peers(order(0.1, 20.0)) == ["c", "liar"]
     assert order(0.1, 20.0).decision == "fallback"
+    assert "stands among general models" in " ".join(order(0.1, 20.0).candidates[1].reasons)
     assert peers(order(0.1, 2.0)) == ["liar", "c"]
     assert peers(order(0.6, 20.0)) == ["liar", "c"]
 

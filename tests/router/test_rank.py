@@ -9,12 +9,13 @@ from monai_node.registry.errors import NoProvider, NotFound, PeerLost, Unsupport
 from monai_node.registry.ids import PeerId
 from monai_node.registry.wire import Label
 from monai_node.router.candidate import Ranking
-from monai_node.router.demand import Sieve, of_label
+from monai_node.router.demand import Demand, Sieve, of_label
 from monai_node.router.estimate import Estimate
 from monai_node.router.health import Health
 from monai_node.router.match import Match, Matches
 from monai_node.router.named import rank_models
 from monai_node.router.offer import Offer, PeerLabel
+from monai_node.router.policy import Policy, listed
 from monai_node.router.rank import CANDIDATES_MAX, rank, rank_general, rank_named
 from monai_node.router.worth import Knowledge
 
@@ -81,6 +82,15 @@ def test_a_narrow_skill_that_fits_too_little_is_passed_over_with_the_reason() ->
 def test_where_no_skill_fits_and_no_general_one_is_there_the_nearest_is_named() -> None:
     with pytest.raises(NoProvider, match="no general model can be reached; the nearest is 'sums'"):
         ranked(match(sums("a"), 0.29))
+    denied = Policy("trusted", denied=listed(["model:tiny"]))
+    with pytest.raises(NoProvider, match=r"no general model may be asked \(c's node: model:tiny is denied\)"):
+        rank(
+            Matches((match(sums("a"), 0.29),), 0.9),
+            Sieve(Demand(denied)),
+            Knowledge(Health()),
+            0.0,
+            offers=[sums("a"), chat("c")],
+        )
     assert ranked().decision == "none"
     assert ranked(match(sums("a"), 0.9), label="local").decision == "none"
 
@@ -184,6 +194,8 @@ def test_a_model_is_found_everywhere_or_at_one_peer(peer: str) -> None:
 
 def test_an_alias_may_hold_an_at_sign() -> None:
     assert models(chat("a", "q4@me"), alias="q4@me") == ["a"]
+    assert models(chat("a", "q4@me"), alias="q4", peer="me") == ["a"]
+    assert models(chat("liar", f"q4@{LONG}"), chat(LONG, "q4"), alias=f"q4@{LONG}") == [LONG]
 
 
 def test_a_model_with_several_skills_is_one_candidate_with_the_general_skill() -> None:

@@ -149,6 +149,19 @@ def test_a_wrong_field_is_refused_by_name_in_one_sentence(fields: dict[str, Any]
     assert "\n" not in refused.message
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"mesh": [1]}, "mesh should be an object"),
+        ({"messages": [5]}, "messages.0 should be an object"),
+        ({"mesh": {"plan": "x"}}, "mesh.plan should be 'auto' or 'never' or a valid list"),
+        ({"mesh": {"allow": ["x"]}}, "mesh.allow: 'x' names nobody: write peer:ID, model:ALIAS or skill:ID"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_the_request(fields: dict[str, Any], sentence: str) -> None:
+    assert _refusal(CallerError, **fields).message.startswith(sentence)
+
+
 MANY_FAULTS: list[dict[str, Any]] = [
     {"mesh": {"plan": [{}] * 10_000}},
     {"mesh": {"plan": [{"id": "a", "text": "b"}] * 10_000}},
