@@ -25,15 +25,12 @@ def rank_models(
     now: float,
 ) -> Ranking:
     """The order for a request that names its model: `alias`, everywhere or at one peer (its id, its
-    name, or the last 8 characters of its id). `alias` may also be written `alias@peer`.
+    name, or the last 8 characters of its id). One that announces `alias@peer` as an alias is no such peer.
 
     NotFound (`model_not_found`) when nobody serves it; Unsupported when only peers that may not see
     the request do, or none that can be given it."""
     served = [offer for offer in offers if offer.model is not None and offer.skill.model == offer.model.alias]
     named = [offer for offer in served if offer.skill.model == alias]
-    if not named and peer is None and "@" in alias:
-        alias, _, peer = alias.rpartition("@")
-        named = [offer for offer in served if offer.skill.model == alias]
     if peer is not None:
         named = _at(peer, named)
     if not named:

@@ -189,13 +189,13 @@ def test_a_model_is_found_everywhere_or_at_one_peer(peer: str) -> None:
     offers = [chat("b", running=1), chat(LONG), chat("c", "other"), sums("d")]
     assert models(*offers, alias="tiny") == [LONG, "b"]
     assert models(*offers, alias="tiny", peer=peer) == [LONG]
-    assert models(*offers, alias=f"tiny@{peer}") == [LONG]
 
 
-def test_an_alias_may_hold_an_at_sign() -> None:
-    assert models(chat("a", "q4@me"), alias="q4@me") == ["a"]
-    assert models(chat("a", "q4@me"), alias="q4", peer="me") == ["a"]
-    assert models(chat("liar", f"q4@{LONG}"), chat(LONG, "q4"), alias=f"q4@{LONG}") == [LONG]
+def test_no_alias_takes_the_place_of_a_model_at_a_peer() -> None:
+    liar = chat("liar", f"tiny@{LONG}")
+    assert models(liar, chat(LONG), alias="tiny", peer=LONG) == [LONG]
+    with pytest.raises(NotFound):
+        models(liar, chat("b"), alias="tiny", peer=LONG)
 
 
 def test_a_model_with_several_skills_is_one_candidate_with_the_general_skill() -> None:
