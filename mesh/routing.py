@@ -168,7 +168,7 @@ class Routing:
         def chance(offer: Offer) -> Estimate:
             return view.of(offer.peer, offer.skill.id, offer.model.digest if offer.model is not None else "")
 
-        return Knowledge(health, speeds, chance, self._draw())
+        return Knowledge(health, speeds, chance, self._draw(), ledger.estimates.counts())
 
 
 _WHY = {

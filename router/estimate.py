@@ -140,6 +140,10 @@ class Estimates:
         if newest is not None:
             self._remembered.weight[group.rows[:-newest]] *= _TURNED_WEIGHT
 
+    def counts(self) -> dict[PeerId, int]:
+        """How many outcomes of each peer are remembered."""
+        return self._remembered.counts()
+
     def forget(self, outcome: Outcome) -> None:
         """An outcome that was learnt counts no more, except for whether its peer turned."""
         self._remembered.forget(outcome)

@@ -35,13 +35,13 @@ def rank(
 
     NoProvider, naming what is missing, when something is offered to such a request, and nothing that does
     the task; Unsupported when policy, price or the task's own needs leave nobody."""
-    demand, health = sieve.demand, knowledge.health
+    demand = sieve.demand
     options: list[Option] = []
     general: list[Offer] = []
     fits: dict[int, float] = {}  # of general offers, by their identity
     for match in matches.best:
         if match.skill.is_general:
-            able = shortlisted(match.offers, sieve, health, now)
+            able = shortlisted(match.offers, sieve, knowledge, now)
             general += able
             fits.update(dict.fromkeys(map(id, able), match.fit))
         elif (fit := _narrow_fit(match)) < NARROW_FIT:
@@ -49,9 +49,9 @@ def rank(
                 sieve.note(offer, f"fits {match.fit:.2f}, {NARROW_FIT:.2f} is needed")
         elif len(options) < SHORTLIST_MAX:  # the matches after them fit less
             why = (reasons.fit(match), reasons.alikeness(match))
-            for offer in shortlisted(match.offers, sieve, health, now):
+            for offer in shortlisted(match.offers, sieve, knowledge, now):
                 options.append(weigh(offer, "narrow", fit, why, demand, knowledge, now))
-    for offer in shortlisted(general, sieve, health, now):
+    for offer in shortlisted(general, sieve, knowledge, now):
         options.append(weigh(offer, "general", fits[id(offer)], _general(offer), demand, knowledge, now))
     if not options:
         _refuse(matches, demand, offers)
@@ -79,7 +79,7 @@ def _one_kind(
     offers: Sequence[Offer], kind: Kind, why: str, demand: Demand, knowledge: Knowledge, now: float
 ) -> Ranking:
     sieve = Sieve(demand)
-    able = shortlisted(offers, sieve, knowledge.health, now)
+    able = shortlisted(offers, sieve, knowledge, now)
     if not able and (refusal := _refusal(offers, demand)):
         raise Unsupported(refusal, param="tools" if demand.needs_tools else None)
     options = [

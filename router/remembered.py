@@ -127,6 +127,10 @@ class Remembered:
         self._rows_of[outcome.peer].append(row)
         return group
 
+    def counts(self) -> dict[PeerId, int]:
+        """How many of each peer there are."""
+        return {peer: len(rows) for peer, rows in self._rows_of.items()}
+
     def forget(self, outcome: Outcome) -> None:
         """It counts no more from here on; no error when it is not remembered, or not any more."""
         group = self.group_at(outcome.peer, outcome.skill, outcome.digest)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
 from typing import Literal
 
 import numpy as np
 
+from monai_node.registry.ids import PeerId
 from monai_node.router.delay import Delay, delay_at
 from monai_node.router.demand import Demand, Sieve, cost_of, unspoken
 from monai_node.router.estimate import PRIOR_CHANCE, Estimate
@@ -33,6 +36,11 @@ _SIZE_CHANCES = (0.1, 0.95)
 # many is hardly worse than the best of all.
 SHORTLIST_MAX = 24
 
+# Of these, for those of whom something is known: what is announced of size and load costs nothing to say.
+_KNOWN_ROOM = SHORTLIST_MAX // 3
+_KNOWN_MAX = 128
+_SHORTLISTED_PER_PEER = 3
+
 Kind = Literal["narrow", "named", "general"]
 Chance = Callable[[Offer], Estimate]
 
@@ -47,12 +55,14 @@ def untried(_: Offer) -> Estimate:
 @dataclass(frozen=True, slots=True)
 class Knowledge:
     """What this node has seen of its peers. `draw` is a random number from 0 to 1, new for every task: it
-    decides whether the task is one of the few that go to a peer so as to know it."""
+    decides whether the task is one of the few that go to a peer so as to know it. `outcomes` counts, for each
+    peer of which any are remembered, those."""
 
     health: Health
     speeds: Speeds = field(default_factory=Speeds)
     chance: Chance = untried
     draw: float = 1.0
+    outcomes: Mapping[PeerId, int] = field(default_factory=dict[PeerId, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,36 +126,58 @@ def weigh(
     return Option(offer, kind, fit, estimate, cost, delay, quality, utility, is_cooling, why)
 
 
-def shortlisted(offers: Sequence[Offer], sieve: Sieve, health: Health, now: float) -> list[Offer]:
-    """Those that the sieve lets through, at most SHORTLIST_MAX: whoever served this conversation before, the
-    largest models, the smallest where a contract lets one try, and the idlest. What is cooling down is left
-    out while there are others. Of a longer list most are looked at for size and load only, 0.3 us each."""
+def shortlisted(offers: Sequence[Offer], sieve: Sieve, knowledge: Knowledge, now: float) -> list[Offer]:
+    """Those that the sieve lets through, at most SHORTLIST_MAX: whoever served this conversation before, who
+    is known to do such tasks best, the largest models, the smallest where a contract lets one try, and the
+    idlest. What is cooling down, and what a peer has beyond _SHORTLISTED_PER_PEER, is left out while there
+    are others. Of a longer list most are looked at for size and load only, 0.3 us each."""
     if len(offers) <= SHORTLIST_MAX:
         return [offer for offer in offers if sieve(offer)]
     demand = sieve.demand
     load = np.array([it.running + it.queued for it in offers], np.float64)
     size = np.array([it.model.parameter_count if it.model else 0 for it in offers], np.float64)
     keys = [-size, size, load] if demand.has_contract else [-size, load]
-    cooling = health.cooling(now)
-    found: dict[int, Offer] = {}
+    found = _Shortlist(sieve, knowledge.health.cooling(now))
     if demand.sticky is not None:
-        _fill(found, 1, (it for it in offers if is_sticky(it, demand)), sieve, cooling)
+        found.fill(1, (it for it in offers if is_sticky(it, demand)))
+    found.fill(_KNOWN_ROOM, iter(_best_known(offers, knowledge)))
     for part, key in enumerate(keys, 1):
-        room = SHORTLIST_MAX * part // len(keys)
+        room = _KNOWN_ROOM + (SHORTLIST_MAX - _KNOWN_ROOM) * part // len(keys)
         places: list[int] = np.argsort(key, kind="stable").tolist()
-        _fill(found, room, map(offers.__getitem__, places), sieve, cooling)
-    if not found:
-        _fill(found, SHORTLIST_MAX, iter(offers), sieve, frozenset())
-    return list(found.values())
+        found.fill(room, map(offers.__getitem__, places))
+    found.fill(SHORTLIST_MAX, iter(offers), per_peer=SHORTLIST_MAX)
+    if not found.offers:
+        found.cooling = frozenset()
+        found.fill(SHORTLIST_MAX, iter(offers))
+    return list(found.offers.values())
 
 
-def _fill(
-    found: dict[int, Offer], room: int, order: Iterator[Offer], sieve: Sieve, cooling: frozenset[object]
-) -> None:
-    while len(found) < room and (offer := next(order, None)) is not None:
-        is_out = cooling and (offer.peer in cooling or (offer.peer, offer.skill.id) in cooling)
-        if not is_out and id(offer) not in found and sieve(offer):
-            found[id(offer)] = offer
+def _best_known(offers: Sequence[Offer], knowledge: Knowledge) -> list[Offer]:
+    """Those of whom something is known, the best first; of many those of whom most is."""
+    known = [it for it in offers if it.peer in knowledge.outcomes]
+    most = nlargest(_KNOWN_MAX, known, key=lambda it: knowledge.outcomes[it.peer])
+    return sorted(most, key=lambda it: -knowledge.chance(it).chance)
+
+
+@dataclass(slots=True)
+class _Shortlist:
+    """Offers by their identity, in the order in which they were found."""
+
+    sieve: Sieve
+    cooling: frozenset[object]
+    offers: dict[int, Offer] = field(default_factory=dict[int, Offer])
+    counts: Counter[PeerId] = field(default_factory=Counter[PeerId])
+
+    def fill(self, room: int, order: Iterator[Offer], per_peer: int = _SHORTLISTED_PER_PEER) -> None:
+        while len(self.offers) < room and (offer := next(order, None)) is not None:
+            is_out = self.counts[offer.peer] >= per_peer or self._is_cooling(offer)
+            if not is_out and id(offer) not in self.offers and self.sieve(offer):
+                self.offers[id(offer)] = offer
+                self.counts[offer.peer] += 1
+
+    def _is_cooling(self, offer: Offer) -> bool:
+        cooling = self.cooling
+        return bool(cooling) and (offer.peer in cooling or (offer.peer, offer.skill.id) in cooling)
 
 
 def is_sticky(offer: Offer, demand: Demand) -> bool:

@@ -160,6 +160,16 @@ def test_in_a_panic_ejection_counts_behind_equals_only() -> None:
     assert peers(two)[-2:] == ["b", "c"], "of four peers two may well be gone"
 
 
+def test_who_is_known_to_be_good_is_not_drowned_by_what_others_announce() -> None:
+    one_liar = [replace(chat("liar", 2**32), peer_name=str(number)) for number in range(64)]
+    many_liars = [chat(f"liar{number}", 2**32) for number in range(500)]
+    honest = chat("honest", 7, load=1)
+    assert "honest" in peers(general(*one_liar, honest)), "a peer takes the place of no more than a few"
+    bad = {offer.peer: (0.01, 90.0) for offer in (*one_liar, *many_liars)}
+    known = replace(knowing({**bad, "honest": (0.9, 90.0)}), outcomes={PeerId("liar0"): 5, honest.peer: 90})
+    assert peers(general(*one_liar, *many_liars, honest, knowledge=known))[0] == "honest"
+
+
 def test_who_was_known_to_be_good_is_found_among_thousands() -> None:
     many = [chat(f"p{number}", load=1) for number in range(3_000)]
     giant, sticky = chat("giant", 70), many[1_777]
