@@ -30,6 +30,7 @@ OPEN = Verdict("open")
 PASSED = Verdict("passed")
 
 _WORD = re.compile(r"[^\W_]+")
+_LAST_WORD = re.compile(r"(?<!\w)\w+\Z")
 _MARK = re.compile(r"^([ \t]*)(?:[#*_]{1,4} ?)?(\d{1,3}[.):]|[-*•–+])(?:\*\*)?[ \t]+\S", re.M)
 _SENTENCE_END = re.compile(
     r"(?<=[^\W\d_][^\W\d_][^\W\d_])[.!?]{1,3}[\"'”’)]{0,2}\s{1,4}(?=[A-ZÀ-ÖØ-Þ¿¡“\"])|[。！？]"
@@ -119,7 +120,7 @@ class InLanguage:
 
 @dataclass(frozen=True, slots=True)
 class Quoting:
-    """Each of these texts stands in it, letter by letter but for case."""
+    """Each of these texts stands in it, letter by letter but for case and spaces."""
 
     texts: tuple[str, ...]
     why: str = "words that were to be in the result are not in it"
@@ -140,7 +141,7 @@ class YesOrNo:
     held_chars: int | None = SHORT_CHARS
 
     def early(self, beginning: str) -> Verdict:
-        return PASSED if self.whole(beginning).kind == "passed" else OPEN
+        return PASSED if self.whole(whole_words(beginning)).kind == "passed" else OPEN
 
     def whole(self, text: str) -> Verdict:
         words = words_of(text)
@@ -246,6 +247,11 @@ def _line_count(text: str) -> int:
     return sum(bool(line.strip()) for line in text.split("\n"))
 
 
+def whole_words(beginning: str) -> str:
+    """Without the last word, which may go on: "No" may become "Norway"."""
+    return _LAST_WORD.sub("", beginning)
+
+
 def words_of(text: str) -> list[str]:
     """The words and figures of a text, in small letters."""
     return _WORD.findall(text.casefold())
@@ -255,5 +261,5 @@ _MARKS = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '
 
 
 def _without_marks(text: str) -> str:
-    """Folded, with quotation marks and dashes of one kind: what editors change by themselves."""
-    return text.translate(_MARKS).casefold()
+    """Folded, with quotation marks, dashes and spaces of one kind: what editors change by themselves."""
+    return " ".join(text.translate(_MARKS).casefold().split())

@@ -60,7 +60,10 @@ class Contract:
         return max(chars, default=0) if len(chars) == len(held) else None
 
     def early(self, beginning: str) -> Verdict:
-        return _together([clause.early(_read(clause, beginning)) for clause in self.clauses])
+        found = [(clause, clause.early(_read(clause, beginning))) for clause in self.clauses]
+        verdict = _together([each for _, each in found])
+        is_waiting = any(each.kind == "open" and clause.held_chars != 0 for clause, each in found)
+        return OPEN if is_waiting and verdict.kind == "passed" else verdict
 
     def whole(self, text: str) -> Verdict:
         return _together([_judged(clause, text) for clause in self.clauses])

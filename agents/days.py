@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from monai_node.agents.clauses import OPEN, PASSED, SHORT_CHARS, failed, words_of
+from monai_node.agents.clauses import OPEN, PASSED, SHORT_CHARS, failed, whole_words, words_of
 from monai_node.agents.lexicon import vocabulary
 from monai_node.router.verdict import Verdict
 
@@ -52,7 +52,7 @@ class OnWeekday:
     held_chars: int | None = SHORT_CHARS
 
     def early(self, beginning: str) -> Verdict:
-        return PASSED if self.whole(beginning).kind == "passed" else OPEN
+        return PASSED if self.whole(whole_words(beginning)).kind == "passed" else OPEN
 
     def whole(self, text: str) -> Verdict:
         words = words_of(text)
@@ -75,7 +75,7 @@ class OnDate:
     held_chars: int | None = SHORT_CHARS
 
     def early(self, beginning: str) -> Verdict:
-        return PASSED if self.whole(beginning).kind == "passed" else OPEN
+        return PASSED if self.whole(whole_words(beginning)).kind == "passed" else OPEN
 
     def whole(self, text: str) -> Verdict:
         dates = [found for match in _ISO_DATE.finditer(text) if (found := _date(match)) is not None]

@@ -29,9 +29,14 @@ _AMBIGUOUS = re.compile(
     r"|\d\s?/\s?\d+\s?(?:\"|in\b)",  # of an inch
     re.I,
 )
+# Names and dates as often as calculations: 24/7, 9/11, 50-50, 3-4-2026.
+_A_NAME = re.compile(r"(?<![\d.])(?:\d{1,2}/\d{1,2}|\d{1,4}(?:[-–]\d{1,4}){1,2})\W*\Z")
 _RESULT = re.compile(r"(?:^|[=≈] )[$€£]?(?P<number>-?\d{1,60}(?:\.\d{1,60})?)(?: ?[^\d\s=≈][^\d=≈]*)?$")
 # People also answer in two units: 5 feet 11, 3 hours 20 minutes.
 _OFTEN_TWO = re.compile(r"(?:stones?|foot|feet|yards?|pounds?|weeks?|days?|hours?|minutes?)$")
+# "What weekday is Christmas 2027?" is answered with a date, and asks for a weekday; "what day" for either.
+_ASKS_WEEKDAY = re.compile(r"\bweekday|\bday of the week\b", re.I)
+_ASKS_SOME_DAY = re.compile(r"\b(?:what|which) days?\b", re.I)
 _WEEKDAYS = ("Mon", "Tues", "Wednes", "Thurs", "Fri", "Satur", "Sun")
 _A_WEEKDAY = re.compile(rf"\b(?:is|was) a ({'|'.join(_WEEKDAYS)})day\b")
 _A_DATE = re.compile(r"\b(?:is|was) [A-Z][a-z]+day, (\d{1,2}) ([A-Z][a-z]+) (\d{4})\b")
@@ -56,7 +61,7 @@ def known_answer(text: str) -> TheNumber | OnDate | OnWeekday | None:
     """What a right answer to this question must hold; None when it cannot be worked out here."""
     if len(text) > _QUESTION_CHARS_MAX or not _DIGIT.search(text):
         return None
-    number = None if _AMBIGUOUS.search(text) else _number(text)
+    number = None if _AMBIGUOUS.search(text) or _A_NAME.search(text) else _number(text)
     return TheNumber(number) if number is not None else _day(text)
 
 
@@ -75,7 +80,12 @@ def _number(text: str) -> Fraction | None:
 
 def _day(text: str) -> OnDate | OnWeekday | None:
     facts = {_fact(_answered(calendar, text, each)) for each in _CIRCUMSTANCES}
-    return facts.pop() if len(facts) == 1 else None
+    fact = facts.pop() if len(facts) == 1 else None
+    if not isinstance(fact, OnDate) or fact.day is None:
+        return fact
+    if _ASKS_WEEKDAY.search(text):
+        return OnWeekday(fact.day.weekday())
+    return None if _ASKS_SOME_DAY.search(text) else fact
 
 
 def _fact(answer: str) -> OnDate | OnWeekday | None:

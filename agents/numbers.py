@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from monai_node.agents.clauses import OPEN, PASSED, SHORT_CHARS, failed
+from monai_node.agents.clauses import OPEN, PASSED, SHORT_CHARS, failed, whole_words
 from monai_node.agents.lexicon import vocabulary
 from monai_node.router.verdict import Verdict
 
@@ -62,7 +62,7 @@ class SomeNumber:
     held_chars: int | None = SHORT_CHARS
 
     def early(self, beginning: str) -> Verdict:
-        return PASSED if has_number(beginning) else OPEN
+        return PASSED if has_number(whole_words(beginning)) else OPEN
 
     def whole(self, text: str) -> Verdict:
         return PASSED if has_number(text) else failed("a number was asked for, the result has none")

@@ -68,7 +68,9 @@ class Attempt:
     @property
     def held(self) -> str:
         """What came and was not shown."""
-        return "".join(self._texts)
+        if len(self._texts) > 1:
+            self._texts[:] = ["".join(self._texts)]
+        return self._texts[0] if self._texts else ""
 
     def take(self, text: str, now: float) -> None:
         """More text of the result, as it arrives."""
@@ -80,19 +82,17 @@ class Attempt:
             self._word_chars += len(text)
 
     def judge_beginning(self) -> bool:
-        """Judge the beginning, once, as soon as there is enough of it; whether it is to be judged now and
-        fails. What comes after it is shown unless the caller gives the attempt up."""
-        if self._is_open or self._check is None or self._held_chars is None:
+        """Judge the beginning as it grows, until it passes or there is enough of it; whether there is and
+        it fails. What comes after it is shown unless the caller gives the attempt up."""
+        if self._is_open or self._check is None or self._held_chars is None or not self._word_chars:
             return False
-        if self._word_chars <= self._held_chars:
-            return False
-        self._is_open = True
-        if self._held_chars == 0:
-            return False
-        early = self._check.early(self.held)
-        if early.kind == "failed":
+        is_enough = self._word_chars > self._held_chars
+        early = self._check.early(self.held) if self._held_chars else Verdict("open")
+        self._is_open = is_enough or early.kind == "passed"
+        if is_enough and early.kind == "failed":
             self.verdict = early
-        return early.kind == "failed"
+            return True
+        return False
 
     def judge_whole(self, shown: str, tokens_max: int | None) -> None:
         """Judge the whole result, `shown` and what is still held. One that was cut at the length the

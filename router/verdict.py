@@ -27,7 +27,8 @@ class Check(Protocol):
         ...
 
     def early(self, beginning: str) -> Verdict:
-        """Of the first `held_chars` characters, or more, of a result that is not whole."""
+        """Of the beginning of a result that is not whole: once it has `held_chars` characters, whether it
+        fails; before, whether it has all that is asked for, so that nothing more need be held."""
         ...
 
     def whole(self, text: str) -> Verdict:

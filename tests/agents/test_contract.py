@@ -326,6 +326,21 @@ def test_a_beginning_in_another_language_fails_before_the_rest_is_there() -> Non
     assert contract.early("Guten").kind == "open"
 
 
+@pytest.mark.parametrize(
+    ("task", "beginning", "kind"),
+    [
+        ("How many moons does Mars have?", "Mars has 2 moons", "passed"),
+        ("How many moons does Mars have?", "Mars has one", "open"),  # it may be "oneness"
+        ("Is water wet? Answer yes or no.", "No", "open"),  # "Norway"
+        ("Is water wet? Answer yes or no.", "No, ", "passed"),
+        ("Which weekday did we agree on?", "Sun", "open"),
+        ("Give me 5 numbers. How many are even?", "Of these 2 are", "open"),  # the items are not there yet
+    ],
+)
+def test_a_beginning_passes_when_all_that_is_asked_for_is_there(task: str, beginning: str, kind: str) -> None:
+    assert drawn(task).early(beginning).kind == kind
+
+
 def test_what_a_beginning_lacks_may_still_come() -> None:
     assert drawn("How many moons does Mars have?").early("Mars is a planet").kind == "open"
     assert drawn("Write a blurb in no more than 20 words").early("word " * 60).kind == "failed"

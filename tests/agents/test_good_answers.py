@@ -45,6 +45,9 @@ GOOD: list[tuple[str, str]] = [
     ("What is 17 / 5?", "17 divided by 5 is 3 with a remainder of 2."),
     ("What is 1234 * 1000?", "12,34,000"),
     ("What is 37 * 49?", _DERIVATION + "So the result is 1813."),
+    ("What is 9/11?", "The attacks of September 11, 2001 in the United States."),
+    ("what is 50-50", "An even split between two."),
+    ("What is 7/11", "A chain of some 80000 shops."),
     ("What is 12 squared?", "12² = 144"),
     ("What is 37 * 49?", "\\[37 \\times 49 = 37 \\times 50 - 37 = 1850 - 37 = \\boxed{1813}\\]"),
     ("Calculate the limit of 1/x as x approaches 0", "The limit does not exist."),
@@ -60,6 +63,8 @@ GOOD: list[tuple[str, str]] = [
     ("When is Easter 2027?", "2027年3月28日"),
     ("What is the ISO date format?", "Year, month and day with hyphens: YYYY-MM-DD."),
     ("What day of the week is best for laundry?", "Any day works, but weekdays are quieter."),
+    ("What weekday is Christmas 2027?", "It falls on a Saturday."),
+    ("What day is Christmas 2027?", "A Saturday."),
     ("Which weekday was 4 July 1776?", "July 4, 1776 fell on a **Thursday**."),
     # Yes or no.
     ("Should I say yes or no to the offer?", "Take it if the pay is right and the people are kind."),

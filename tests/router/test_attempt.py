@@ -73,6 +73,21 @@ def test_a_beginning_is_judged_once_when_there_is_enough_of_it() -> None:
     assert trial.broken().message == "not loud"
 
 
+def test_what_passes_by_its_beginning_is_held_no_longer() -> None:
+    class Short(Loud):
+        def early(self, beginning: str) -> Verdict:
+            return Verdict("passed" if "!" in beginning else "failed")
+
+    candidate = Candidate(PeerId("a"), "a", "chat", "tiny", is_general=True, score=1.0, reasons=())
+    trial = Attempt(AttemptId("x"), candidate, 1, started=0.0, prefix="", check=Short(20), is_held=True)
+    shown: list[str] = []
+    for text in (" ", "HO", "! ", "ho"):
+        trial.take(text, 1.0)
+        assert not trial.judge_beginning()
+        shown.append(trial.showable())
+    assert shown == ["", "", " HO! ", "ho"]
+
+
 def test_an_ending_tells_what_came_when_and_what_it_is_worth() -> None:
     trial = attempt(None)
     trial.take("HO", 10.5)
