@@ -70,7 +70,7 @@ class IsCron:
     held_chars: int | None = None
 
     def early(self, beginning: str) -> Verdict:
-        return OPEN
+        return PASSED if has_cron(beginning) else OPEN
 
     def whole(self, text: str) -> Verdict:
         if _CRON_NAMES.search(text) or has_cron(text):

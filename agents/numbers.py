@@ -76,17 +76,19 @@ class TheNumber:
     held_chars: int | None = None
 
     def early(self, beginning: str) -> Verdict:
-        return OPEN
+        return PASSED if self._is_in(whole_words(beginning)) else OPEN
 
     def whole(self, text: str) -> Verdict:
-        found = list(readings(text))
-        if any(self._is_it(value, digits) for value, digits in found):
+        if self._is_in(text):
             return PASSED
         if _SCALED.search(text) or len(_FIGURE.findall(text)) > _FIGURES_MAX:
             return OPEN
-        if found:
+        if _FIGURE.search(text):
             return failed("the number is not the one that the calculation gives")
         return OPEN if has_number(text) else failed("a number was asked for, the result has none")
+
+    def _is_in(self, text: str) -> bool:
+        return any(self._is_it(value, decimals) for value, decimals in readings(text))
 
     def _is_it(self, value: Fraction, decimals: int) -> bool:
         """Whether a figure with so many decimals is this number, rounded there or cut there. Rounding

@@ -18,6 +18,8 @@ from monai_node.router.verdict import Check, Verdict
 _ESCALATION_SHARE = 0.25
 # What the way of a kept result to its reader may take.
 _KEPT_SECONDS = 0.5
+# Of a result that fails only as a whole, so much is looked at as it grows: it may pass by it.
+_LOOKED_AT_CHARS_MAX = 1_024
 # A result was cut at its length only if it is that long, whatever its peer says: a byte a token at least.
 # Where the caller named no length, it is cut at the peer's own, and no peer's is less.
 _TOKENS_MAX_USUAL = 128
@@ -84,10 +86,12 @@ class Attempt:
     def judge_beginning(self) -> bool:
         """Judge the beginning as it grows, until it passes or there is enough of it; whether there is and
         it fails. What comes after it is shown unless the caller gives the attempt up."""
-        if self._is_open or self._check is None or self._held_chars is None or not self._word_chars:
+        if self._is_open or self._check is None or not self._word_chars:
             return False
-        is_enough = self._word_chars > self._held_chars
-        early = self._check.early(self.held) if self._held_chars else Verdict("open")
+        limit = _LOOKED_AT_CHARS_MAX if self._held_chars is None else self._held_chars
+        is_enough = self._held_chars is not None and self._word_chars > limit
+        is_looked_at = limit > 0 and (is_enough or self._word_chars <= limit)
+        early = self._check.early(self.held) if is_looked_at else Verdict("open")
         self._is_open = is_enough or early.kind == "passed"
         if is_enough and early.kind == "failed":
             self.verdict = early

@@ -23,7 +23,7 @@ class Check(Protocol):
     @property
     def held_chars(self) -> int | None:
         """How much of a result is kept from its reader until `early` has judged it: 0 when nothing is,
-        None for the whole of it, because only a whole result can be judged."""
+        None for the whole of it, because only a whole result can fail."""
         ...
 
     def early(self, beginning: str) -> Verdict:

@@ -334,6 +334,10 @@ def test_a_beginning_in_another_language_fails_before_the_rest_is_there() -> Non
         ("Is water wet? Answer yes or no.", "No", "open"),  # "Norway"
         ("Is water wet? Answer yes or no.", "No, ", "passed"),
         ("Which weekday did we agree on?", "Sun", "open"),
+        ("What is 37 * 49?", "37 × 49 = 1813", "open"),  # it may go on
+        ("What is 37 * 49?", "37 × 49 = 1813, because", "passed"),
+        ("Write a cron expression for weekdays at 9", "```\n0 9 * * 1-5\n```\nIt", "passed"),
+        ("List the planets as JSON", '["Mercury"]', "open"),
         ("Give me 5 numbers. How many are even?", "Of these 2 are", "open"),  # the items are not there yet
     ],
 )
