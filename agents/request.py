@@ -40,7 +40,11 @@ class MeshOptions(BaseModel):
     plan: Literal["auto", "never"] | _Tasks = "auto"
     budget_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
     budget: float | None = Field(
-        default=None, ge=0, le=PRICE_MAX, allow_inf_nan=False, description="the most that all tasks may cost"
+        default=None,
+        ge=0,
+        le=PRICE_MAX,
+        allow_inf_nan=False,
+        description="the most that all tasks may be expected to cost",
     )
     allow: _Names = Field(default=[], description="only these: peer:ID, model:ALIAS, skill:ID")
     deny: _Names = Field(default=[], description="never these, whatever is allowed")

@@ -143,9 +143,9 @@ class Front:
     async def decisions(self, limit: int) -> Sequence[Decision]:
         return await self._ledger.decisions(limit) if self._ledger is not None else ()
 
-    async def route(self, text: str, label: Label) -> Routed:
+    async def route(self, text: str, label: Label | None) -> Routed:
         with self._undisturbed():
-            return await self.routing.explain(text, of_label(label))
+            return await self.routing.explain(text, of_label(label or self._default_label))
 
     def models(self) -> Sequence[ModelEntry]:
         return self._offers.models()

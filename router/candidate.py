@@ -78,10 +78,11 @@ class Ranking:
     is much).
 
     `decision` is "route" when a skill made for such tasks comes first, "fallback" when a general one
-    does, "none" when nobody can be asked. `none` is the calibrated chance, 0 to 1, that no narrow skill fits.
+    does, "none" when nobody can be asked. `none` is the calibrated chance, 0 to 1, that no narrow skill fits;
+    None where no skills were compared.
     """
 
     candidates: Sequence[Candidate]
     filtered: Sequence[tuple[Offer, str]]
     decision: Literal["route", "fallback", "none"] = "route"
-    none: float = 0.0
+    none: float | None = None

@@ -112,7 +112,7 @@ def _ranking(
         for each, tier in zip(kept, tiers(kept), strict=True)
     ]
     decision = "none" if not kept else "fallback" if kept[0].kind == "general" else "route"
-    return Ranking(found, sieve.filtered, decision, matches.none if matches is not None else 0.0)
+    return Ranking(found, sieve.filtered, decision, matches.none if matches is not None else None)
 
 
 def _candidate(

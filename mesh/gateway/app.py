@@ -96,7 +96,7 @@ def _mesh_routes(backend: Backend, gate: RunGate, config: GatewayConfig) -> APIR
     @router.get("/route")
     async def route(
         text: Annotated[str, Query(min_length=1, max_length=_ROUTE_TEXT_CHARS_MAX)],
-        privacy: Label = "trusted",
+        privacy: Label | None = None,
     ) -> Response:
         with gate.admit():
             async with _within(config.route_seconds):

@@ -133,8 +133,9 @@ class Backend(Runs, Protocol):
         """The last attempts of tasks, newest first; in words of peers, never of users."""
         ...
 
-    async def route(self, text: str, label: Label) -> Routed:
-        """Who would be asked to do the task `text`; nothing is sent to anyone."""
+    async def route(self, text: str, label: Label | None) -> Routed:
+        """Who would be asked to do the task `text`, for None under the label of requests that have none;
+        nothing is sent to anyone."""
         ...
 
     def models(self) -> Sequence[ModelEntry]: ...

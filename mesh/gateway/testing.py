@@ -105,7 +105,7 @@ class ScriptedBackend:
         self.ratings.append((run, task, rating))
         return [task or "t1"]
 
-    async def route(self, text: str, label: Label) -> Routed:
+    async def route(self, text: str, label: Label | None) -> Routed:
         reasons = [f"{label}: {text}"]
         found = RouteCandidate("12D3KooWpeer", "anna", "chat", "smollm2", 0.9, reasons, True)
         other = PassedOver("12D3KooWother", "bob", "chat", "llama", "costs too much")

@@ -134,6 +134,7 @@ def test_without_the_embedder_a_general_model_answers(tmp_path: Path) -> None:
         shown, last = await answer(front, "Roll 3d6")
         assert shown == "from the model"
         assert isinstance(last, AnswerCompleted)
+        assert (await front.route("Roll 3d6", None)).none is None
 
     with_front(tmp_path, BrokenEmbedder(), check)
 
@@ -310,7 +311,7 @@ def test_no_canary_is_under_way_while_somebody_waits_for_a_plan(
 
     async def check(front: Front, _: StoredLedger) -> None:
         await front.plan(request_of("Roll 3d6"))
-        await front.route("Roll 3d6", "trusted")
+        await front.route("Roll 3d6", None)
         assert paused == ["begun", "ended"] * 2
 
     with_ledger(tmp_path, [ScriptedEngine("4", alias="d", skills=[DICE])], check)

@@ -190,6 +190,8 @@ def test_candidates_come_with_their_reasons() -> None:
     ]
     assert (found["decision"], found["none"], found["reason"]) == ("fallback", 0.8, "no skill fits")
     assert [passed["reason"] for passed in found["filtered"]] == ["costs too much"]
+    plain = _ask("GET", "/v1/route", params={"text": "say hello"}).json()
+    assert plain["data"][0]["reasons"] == ["None: say hello"], "whoever may see a request that says nothing"
 
 
 @pytest.mark.parametrize(
