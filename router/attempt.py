@@ -19,7 +19,7 @@ _ESCALATION_SHARE = 0.25
 # What the way of a kept result to its reader may take.
 _KEPT_SECONDS = 0.5
 # Of a result that fails only as a whole, so much is looked at as it grows: it may pass by it.
-_LOOKED_AT_CHARS_MAX = 1_024
+_LOOKED_AT_CHARS_MAX = 256
 # A result was cut at its length only if it is that long, whatever its peer says: a byte a token at least.
 # Where the caller named no length, it is cut at the peer's own, and no peer's is less.
 _TOKENS_MAX_USUAL = 128
