@@ -66,7 +66,7 @@ def read_chars(offer: Offer, demand: Demand) -> int:
 def delay_at(offer: Offer, demand: Demand, speeds: Speeds, health: Health, now: float) -> Delay:
     """What a task is expected to take at an offer."""
     path, load, read, write, is_known = _work(offer, demand, speeds, health, now)
-    queue = _bounded((path + load + read + write) * _waiting(offer, now))
+    queue = _bounded((path + load + read + write) * _waiting(offer, speeds, now))
     return Delay(path, queue, load, read, write, is_known, _saved(offer, demand, read))
 
 
@@ -87,13 +87,18 @@ def slots_of(slots: int) -> int:
     return min(slots or SLOTS_DEFAULT, SLOTS_MAX)
 
 
-def _waiting(offer: Offer, now: float) -> float:
+def _waiting(offer: Offer, speeds: Speeds, now: float) -> float:
     """How many rounds of tasks stand before a new one there."""
     slots = slots_of(offer.skill.slots)
     told = min(max(0, offer.load), LOAD_MAX)
     age = min(max(0.0, now - offer.load_told_at), RUN_SECONDS_MAX)
-    load = told * 0.5 ** (age / _LOAD_HALF_LIFE_SECONDS)
+    load = max(told * 0.5 ** (age / _LOAD_HALF_LIFE_SECONDS), _under_way(offer, speeds))
     return max(0.0, load + 1 - slots) / slots
+
+
+def _under_way(offer: Offer, speeds: Speeds) -> int:
+    """What this node itself has there, which the peer may not have told yet."""
+    return min(speeds.under_way(offer.peer, offer.skill.model), LOAD_MAX)
 
 
 def _work(
@@ -108,9 +113,11 @@ def _work(
     if measured is None and usual is not None:
         return 0.0, 0.0, 0.0, _bounded(usual), True
     chars, expected = read_chars(offer, demand), max(0, demand.expected_chars)
-    streams = min(max(0, offer.load) + 1, slots_of(offer.skill.slots))
+    load = max(0, offer.load, _under_way(offer, speeds))
+    streams = min(load + 1, slots_of(offer.skill.slots))
     claimed = model.speed
-    read_char, write_char = _rates(model, measured, streams)
+    paced = speeds.elsewhere(offer.skill.model) if measured is None and claimed is None else measured
+    read_char, write_char = _rates(model, paced, streams)
     return (
         _bounded(_PATH_SECONDS if measured is None or measured.path is None else measured.path),
         _bounded(_loading(claimed, measured, now)),

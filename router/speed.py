@@ -9,7 +9,7 @@ tasks after it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -52,10 +52,12 @@ class Measured:
 
 
 class Speeds:
-    """What completed tasks took at each peer and model."""
+    """What completed tasks took at each peer and model, and what this node has under way there."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[PeerId, str], Measured] = OrderedDict()
+        self._latest: OrderedDict[str, PeerId] = OrderedDict()  # by model, who was measured last
+        self._under_way: Counter[tuple[PeerId, str]] = Counter()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -63,6 +65,27 @@ class Speeds:
     def of(self, peer: PeerId, model: str) -> Measured | None:
         """None when no task of this model was completed there lately."""
         return self._known.get((peer, model))
+
+    def elsewhere(self, model: str) -> Measured | None:
+        """Of a model of this name at whichever peer a task of it was completed last: a better guess for
+        others who serve it than any by its size."""
+        peer = self._latest.get(model)
+        return None if peer is None else self.of(peer, model)
+
+    def under_way(self, peer: PeerId, model: str) -> int:
+        """Tasks of this node that are there now. A peer tells its load once a second only: whoever went by
+        that alone would send all requests of a moment to the same one."""
+        return self._under_way[peer, model]
+
+    def began(self, candidate: Candidate) -> None:
+        self._under_way[candidate.peer, candidate.model] += 1
+
+    def ended(self, candidate: Candidate) -> None:
+        """Once for every `began`."""
+        key = (candidate.peer, candidate.model)
+        self._under_way[key] -= 1
+        if self._under_way[key] <= 0:
+            del self._under_way[key]
 
     def completed(self, candidate: Candidate, ending: Ending, now: float) -> None:
         """Learn from an attempt that was completed; attempts at agents, which have no model, say nothing."""
@@ -86,12 +109,16 @@ class Speeds:
             known = replace(known, write_char=pace)
         self._known[key] = replace(known, at=now)
         self._known.move_to_end(key)
+        self._latest[candidate.model] = candidate.peer
+        self._latest.move_to_end(candidate.model)
+        while len(self._latest) > PACES_MAX:
+            self._latest.popitem(last=False)
         while len(self._known) > PACES_MAX:
             self._known.popitem(last=False)
 
 
 class SpeedLedger:
-    """Tells `speeds` of every attempt that was completed, and `rest` of everything."""
+    """Tells `speeds` of every attempt that begins, ends or was completed, and `rest` of everything."""
 
     def __init__(self, speeds: Speeds, clock: Callable[[], float], rest: Ledger | None = None) -> None:
         self._speeds = speeds
@@ -99,9 +126,11 @@ class SpeedLedger:
         self._rest = rest or NoLedger()
 
     def decided(self, run: str, task: str, attempt: AttemptId, candidates: Sequence[Candidate]) -> None:
+        self._speeds.began(candidates[0])
         self._rest.decided(run, task, attempt, candidates)
 
     def ended(self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending) -> None:
+        self._speeds.ended(candidate)
         if not ending.code:
             self._speeds.completed(candidate, ending, self._clock())
         self._rest.ended(run, task, attempt, candidate, ending)

@@ -36,7 +36,7 @@ def offer(
 
 
 def delay(given: Offer, demand: Demand = ASKED, speeds: Speeds | None = None, now: float = 0.0) -> Delay:
-    return delay_at(given, demand, speeds or Speeds(), Health(), now)
+    return delay_at(given, demand, Speeds() if speeds is None else speeds, Health(), now)
 
 
 def learnt() -> Speeds:
@@ -122,3 +122,21 @@ def test_more_load_never_makes_it_sooner(
     more = replace(given_offer, running=load + 1)
     speeds = learnt() if is_measured else None
     assert delay(more, speeds=speeds).total >= delay(given_offer, speeds=speeds).total
+
+
+def test_who_serves_the_same_model_is_first_thought_as_quick_as_whoever_was_measured() -> None:
+    known, other = learnt(), replace(offer(), peer=PeerId("b"))
+    assert delay(other).write != delay(offer(), speeds=known).write
+    assert delay(other, speeds=known).write == delay(offer(), speeds=known).write
+    assert not delay(other, speeds=known).is_known
+
+
+def test_what_this_node_has_under_way_at_a_peer_counts_before_the_peer_tells_of_it() -> None:
+    speeds, candidate = Speeds(), Candidate(PEER, "a", "chat", "m", True, 1.0, ())
+    for _ in range(2):
+        speeds.began(candidate)
+    assert delay(offer(slots=1), speeds=speeds).queue == delay(offer(slots=1, load=2)).queue > 0
+    assert delay(offer(slots=4), speeds=speeds).write == delay(offer(slots=4, load=2)).write
+    for _ in range(2):
+        speeds.ended(candidate)
+    assert delay(offer(slots=1), speeds=speeds).queue == 0

@@ -102,3 +102,14 @@ def test_what_is_remembered_is_bounded() -> None:
         speeds.completed(replace(PEER, peer=PeerId(str(number))), ending(1.0, 2.0), 0.0)
     assert len(speeds) == PACES_MAX
     assert speeds.of(PeerId("0"), "m") is None
+
+
+def test_what_is_under_way_is_counted_from_its_beginning_to_its_end() -> None:
+    speeds = Speeds()
+    ledger = SpeedLedger(speeds, lambda: 0.0)
+    ledger.decided("r", "t1", _ATTEMPT, [PEER])
+    ledger.decided("r", "t2", _ATTEMPT, [PEER])
+    assert speeds.under_way(PEER.peer, "m") == 2
+    ledger.ended("r", "t1", _ATTEMPT, PEER, ending(1.0, 2.0))
+    ledger.ended("r", "t2", _ATTEMPT, PEER, replace(ending(1.0, 2.0), code="cancelled"))
+    assert speeds.under_way(PEER.peer, "m") == 0
