@@ -41,7 +41,9 @@ _AGREEMENTS = vocabulary("""
     unknown absolutely definitely certainly indeed surely cannot determined undetermined impossible possibly
     probably likely unlikely perhaps partly partially both sometimes nej nee da net hai inte doch jain
     """)
+# The same by a letter, in a result that is hardly more: "1) T 2) F".
 _LETTERS = frozenset("ynjtf")
+_LETTERS_CHARS_MAX = 40
 # "Certainly! Here is the translation: …", and what follows: not yet the text, or not the text alone.
 _ANNOUNCED = re.compile(r"\A[^\n]{0,400}?:[\"*_ ]{0,4}(?:\n|\Z)")
 _ANNOUNCES = re.compile(
@@ -145,7 +147,8 @@ class YesOrNo:
 
     def whole(self, text: str) -> Verdict:
         words = words_of(text)
-        if any(word in _AGREEMENTS for word in words) or (words and words[0] in _LETTERS and len(words) == 1):
+        letters = _LETTERS if len(text) <= _LETTERS_CHARS_MAX else frozenset[str]()
+        if any(word in _AGREEMENTS or word in letters for word in words):
             return PASSED
         return failed("yes or no was asked for, the result says neither") if text.isascii() else OPEN
 

@@ -31,7 +31,7 @@ _AMBIGUOUS = re.compile(
 )
 # Names and dates as often as calculations: 24/7, 9/11, 50-50, 3-4-2026.
 _A_NAME = re.compile(r"(?<![\d.])(?:\d{1,2}/\d{1,2}|\d{1,4}(?:[-–]\d{1,4}){1,2})\W*\Z")
-_RESULT = re.compile(r"(?:^|[=≈] )[$€£]?(?P<number>-?\d{1,60}(?:\.\d{1,60})?)(?: ?[^\d\s=≈][^\d=≈]*)?$")
+_RESULT = re.compile(r"(?:^|[=≈] )[$€£]?(?P<number>-?\d{1,60}(?:\.\d{1,60})?)(?: ?[^\d\s=≈][^\d=≈,]*)?$")
 # People also answer in two units: 5 feet 11, 3 hours 20 minutes.
 _OFTEN_TWO = re.compile(r"(?:stones?|foot|feet|yards?|pounds?|weeks?|days?|hours?|minutes?)$")
 # "What weekday is Christmas 2027?" is answered with a date, and asks for a weekday; "what day" for either.
