@@ -7,6 +7,8 @@ lists of 1 to 4,076 skills) and prints how they do on the other half.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,16 +57,19 @@ def strengths(likeness: Likeness) -> Vector:
     return (evidence(likeness) @ np.array(STRENGTH)).astype(np.float32)
 
 
-def absence(likeness: Likeness, place: int, count: int) -> _Table:
-    """What the chance of none is made of: a column a number of NONE. `place` is the strongest of `count`
-    narrow skills."""
+def absence(likeness: Likeness, places: Sequence[int], count: int) -> _Table:
+    """What the chance of none is made of: a row for each of `places`, as if it were the strongest of `count`
+    narrow skills; a column a number of NONE."""
     columns = (likeness.described, likeness.nearest, likeness.centre, likeness.sparse, likeness.has_examples)
-    return np.array([1.0, *(float(column[place]) for column in columns), np.log(count)])
+    at, ones = np.array(places, np.intp), np.ones(len(places))
+    return np.stack(
+        [ones, *(column[at] for column in columns), ones * np.log(max(count, 1))], axis=1, dtype=np.float64
+    )
 
 
-def chance_of_none(likeness: Likeness, place: int, count: int) -> float:
-    """That none of `count` narrow skills fits, of which the one at `place` is the strongest."""
-    return float(1 / (1 + np.exp(-(absence(likeness, place, count) @ np.array(NONE)))))
+def chances_of_none(likeness: Likeness, places: Sequence[int], count: int) -> _Table:
+    """That none of `count` narrow skills fits, for each of `places` as if it were the strongest of them."""
+    return 1 / (1 + np.exp(-(absence(likeness, places, count) @ np.array(NONE))))
 
 
 def shares(strength: Vector, centres: Vectors) -> Vector:

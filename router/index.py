@@ -16,7 +16,7 @@ import numpy as np
 
 from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
-from monai_node.router.calibration import chance_of_none, shares, strengths
+from monai_node.router.calibration import chances_of_none, shares, strengths
 from monai_node.router.compare import Comparison, Likeness
 from monai_node.router.embed import Embedder, Vector, Vectors
 from monai_node.router.match import Match, Matches
@@ -193,7 +193,7 @@ def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -
     narrow = _likeliest(listing, order[~comparison.is_general[order]].tolist(), may)
     general = _offered(listing, order[comparison.is_general[order]].tolist(), may)
     count = int((~comparison.is_general).sum())
-    alone = np.minimum.accumulate([1 - chance_of_none(likeness, place, count) for place in narrow])
+    alone = np.minimum.accumulate(1 - chances_of_none(likeness, list(narrow), count))
     alone_of = dict(zip(narrow, alone.tolist(), strict=True))
     none = 1 - alone_of[next(iter(narrow))] if narrow else 1.0
     # The strongest general skill is a rival like any other.

@@ -42,7 +42,15 @@ from router_data import (
 from router_figures import auroc, calibration_error, rounded
 
 from monai_node.registry.advert import Skill
-from monai_node.router.calibration import NONE, STRENGTH, absence, chance_of_none, evidence, shares, strengths
+from monai_node.router.calibration import (
+    NONE,
+    STRENGTH,
+    absence,
+    chances_of_none,
+    evidence,
+    shares,
+    strengths,
+)
 from monai_node.router.compare import Comparison, Likeness
 from monai_node.router.embed import Vector
 from monai_node.router.sparse import counted
@@ -215,7 +223,7 @@ def _drawn(
             likeness = skills.likeness(request.text)
             strongest = int(np.argmax(strengths(likeness)))
             weight = share * np.sqrt(len(right)) / len(requests)
-            yield absence(likeness, strongest, size), requests is wrong, float(weight)
+            yield absence(likeness, [strongest], size)[0], requests is wrong, float(weight)
 
 
 def _some(requests: Sequence[Request], count: int, rng: np.random.Generator) -> list[Request]:
@@ -249,7 +257,7 @@ def held_out(half: Half, examples: int | None, vectors: dict[str, Vector]) -> di
         likeness = skills.likeness(request.text)
         strength = strengths(likeness)
         order = np.argsort(-strength)[:_STRENGTHS_KEPT]
-        none[row] = chance_of_none(likeness, int(order[0]), len(half.skills))
+        none[row] = chances_of_none(likeness, [int(order[0])], len(half.skills))[0]
         share = shares(strength[order], skills.comparison.centres(order.tolist()))
         fit[row] = (1 - none[row]) * share[0]
         is_right[row], is_none[row] = order[0] in skills.right(request), not request.gold

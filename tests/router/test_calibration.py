@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from monai_node.router.calibration import chance_of_none, shares, strengths
+from monai_node.router.calibration import chances_of_none, shares, strengths
 from monai_node.router.compare import Likeness
 from monai_node.router.embed import Vectors
 
@@ -32,7 +32,9 @@ def test_of_a_long_text_whose_words_are_all_rarely_alike_words_still_count() -> 
 
 
 def test_the_liker_the_best_skill_the_less_likely_is_none() -> None:
-    chances = [chance_of_none(likeness(cosine), 0, 10) for cosine in (-1.0, 0.1, 0.3, 0.5, 0.7, 1.0)]
+    chances = [
+        float(chances_of_none(likeness(cosine), [0], 10)[0]) for cosine in (-1.0, 0.1, 0.3, 0.5, 0.7, 1.0)
+    ]
     assert chances == sorted(chances, reverse=True)
     assert 0 < chances[-1] < 0.05
     assert 0.9 < chances[0] < 1
