@@ -926,3 +926,39 @@ def test_who_is_cancelled_is_told_to_the_ledger_once() -> None:
 
     asyncio.run(run())
     assert notes.ended_as == [("a", None, None, "cancelled")]
+
+
+def test_who_goes_away_while_a_result_is_held_back_resets_its_stream_and_judges_nobody() -> None:
+    notes = Notes()
+
+    async def run() -> None:
+        sent = asyncio.Event()
+
+        async def serve(asked: TaskRequest, stream: Stream) -> None:
+            await sends(accepted, delta("words"))(asked, stream)
+            sent.set()
+
+        peers = {"a": Provider(serve), "b": Provider(says("7"))}
+        async with open_peers(peers) as transport:
+            dispatcher = Dispatcher(transport, time.monotonic, Health(), ledger=notes)
+            candidates = [candidate("a"), candidate("b", model="large")]
+            sending = dispatcher.send(request(), candidates, time.monotonic() + 60, Number())
+
+            async def consume() -> None:
+                async with aclosing(sending) as events:
+                    async for event in events:
+                        assert not isinstance(event, Text)
+
+            task = asyncio.create_task(consume())
+            async with asyncio.timeout(2):
+                await sent.wait()
+                await asyncio.sleep(0.02)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await peers["a"].idle.wait()
+            assert peers["a"].is_cut
+            assert peers["b"].asked == []
+
+    asyncio.run(run())
+    assert notes.ended_as == [("a", None, None, "cancelled")]
