@@ -118,4 +118,8 @@ async def _on_bad_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:])
-    return error_response(InvalidRequest(f"{param}: {first['msg']}", param=param))
+    said = str(first["msg"])
+    rest = said.partition(" should ")[2]  # what stands before it names a type, not the parameter
+    return error_response(
+        InvalidRequest(f"{param} should {rest}" if rest else f"{param}: {said}", param=param)
+    )

@@ -172,6 +172,13 @@ def test_the_last_decisions_are_told_and_no_more_than_asked_for() -> None:
     assert _ask("GET", "/v1/decisions", params={"limit": 501}).status_code == 400
 
 
+def test_a_wrong_parameter_is_refused_in_a_sentence_about_it() -> None:
+    refused = _ask("GET", "/v1/route", params={"text": "x" * 8193}).json()["error"]
+    assert refused["message"] == "text should have at most 8192 characters"
+    refused = _ask("POST", "/v1/feedback", json={"run": "r", "rating": 1.5}).json()["error"]
+    assert refused["message"] == "rating should be 'up' or 'down' or less than or equal to 1"
+
+
 def test_candidates_come_with_their_reasons() -> None:
     answer = _ask("GET", "/v1/route", params={"text": "say hello", "privacy": "local"})
     found = answer.json()
