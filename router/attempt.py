@@ -196,9 +196,9 @@ class Progress:
         self.fallback.showed_text(attempt.candidate)
 
     def keep(self, attempt: Attempt) -> None:
-        """Keep the newest result, but one in which nothing was done only while there is no other."""
-        is_hollow = attempt.verdict is not None and attempt.verdict.is_hollow
-        if self.kept is None or not is_hollow:
+        """Keep the first result, which is of who was thought to do best: where none satisfies what was asked
+        for, that may ask for too much. One in which nothing was done gives way to any other."""
+        if self.kept is None or _is_hollow(self.kept):
             self.kept = attempt
 
     def judge(self, attempt: Attempt) -> None:
@@ -214,3 +214,7 @@ class Progress:
 
     def has_time_to_escalate(self, now: float) -> bool:
         return self.deadline - now >= _ESCALATION_SHARE * (self.deadline - self.started)
+
+
+def _is_hollow(attempt: Attempt) -> bool:
+    return attempt.verdict is not None and attempt.verdict.is_hollow

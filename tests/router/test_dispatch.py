@@ -671,15 +671,24 @@ def test_a_result_that_fails_its_check_is_never_shown_and_another_peer_is_asked(
     assert outcome.health.standing(PeerId("liar"), "chat").failures == 0  # it is quick and alive
 
 
-def test_when_no_result_is_right_the_newest_is_given_all_the_same_and_marked() -> None:
+def test_when_no_result_is_right_the_first_choices_is_given_all_the_same_and_marked() -> None:
     names = ["a", "b", "c", "d"]
     peers = {name: Provider(says(f"words of {name}")) for name in names}
     outcome = dispatch(peers, [candidate(name, model=name) for name in names], check=Number())
     assert outcome.asked == ["a", "b", "c"]  # two results were replaced, no more
-    assert (outcome.text, outcome.done.text) == ("words of c", "words of c")
-    assert (outcome.done.candidate.peer, outcome.done.attempts) == ("c", 3)
+    assert (outcome.text, outcome.done.text) == ("words of a", "words of a")
+    assert (outcome.done.candidate.peer, outcome.done.attempts) == ("a", 3)
     assert outcome.done.verdict == Verdict("failed", "no number")
     assert [value for _, value, _, _ in outcome.ledger.ended_as] == [0.0, 0.0, 0.0]
+
+
+def test_a_result_in_which_nothing_was_done_gives_way_to_one_that_is_off() -> None:
+    outcome = dispatch(
+        {"a": Provider(says(" ")), "b": Provider(says("words"))},
+        [candidate("a"), candidate("b", model="large")],
+        check=Number(),
+    )
+    assert (outcome.done.text, outcome.done.candidate.peer) == ("words", "b")
 
 
 @pytest.mark.parametrize("then", [refuses("task_failed"), refuses("abstained"), says("")])
