@@ -141,8 +141,9 @@ class Canaries:
             now=datetime.now().astimezone().isoformat(),
         )
         sending = self._dispatcher.send(request, [candidate], self._clock() + _TOLD_SECONDS)
-        async with aclosing(sending) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    return event.text
+        with self._ledger.apart(request.run):
+            async with aclosing(sending) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        return event.text
         raise Internal("the dispatch of a canary ended without a result")

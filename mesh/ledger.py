@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,9 +69,22 @@ class StoredLedger:
         self._now = now
         self._runs: OrderedDict[str, dict[str, _Work]] = OrderedDict()
         self._task_count = 0
+        self._apart: set[str] = set()
         self._rated: OrderedDict[PeerId, deque[float]] = OrderedDict()
 
+    @contextmanager
+    def apart(self, run: str) -> Generator[None]:
+        """A run that is no user's: what becomes of it is learnt, and neither told among the decisions nor
+        kept for ratings."""
+        self._apart.add(run)
+        try:
+            yield
+        finally:
+            self._apart.discard(run)
+
     def decided(self, run: str, task: str, attempt: AttemptId, candidates: Sequence[Candidate]) -> None:
+        if run in self._apart:
+            return
         first = candidates[0]
         considered = [_considered(candidate) for candidate in candidates]
         self._store.keep_decision(
@@ -79,7 +92,8 @@ class StoredLedger:
         )
 
     def ended(self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending) -> None:
-        self._store.keep_ending(run, task, attempt, ending)
+        if run not in self._apart:
+            self._store.keep_ending(run, task, attempt, ending)
         # The digest is the announced one, by which the ranking asks: what a peer says of itself afterwards
         # would let it file its bad results elsewhere.
         is_whole = ending.code in _WHOLE
@@ -87,7 +101,7 @@ class StoredLedger:
         if ending.value is not None and ending.source is not None:
             value, source, at = ending.value, ending.source, self._now()
             self.keep(Outcome(work.peer, work.skill, work.digest, value, source, at, work.vector), run, task)
-        if work.is_whole or ending.chars > 0:
+        if run not in self._apart and (work.is_whole or ending.chars > 0):
             self._remember(run, task, work)
 
     def keep(self, outcome: Outcome, run: str = "", task: str = "") -> None:

@@ -19,7 +19,7 @@ from monai_node.mesh.ledger import StoredLedger
 from monai_node.mesh.provider import Provider
 from monai_node.mesh.store import Store, open_store
 from monai_node.registry.advert import Skill
-from monai_node.registry.errors import TaskFailed
+from monai_node.registry.errors import NotFound, TaskFailed
 from monai_node.registry.ids import PeerId
 from monai_node.registry.transport import open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, TaskRequest
@@ -101,6 +101,9 @@ def test_what_a_peer_makes_of_a_canary_is_learnt_and_kept(
             assert kept == outcome
             assert kept.vector is not None
             assert len(ledger.estimates) == 1
+            assert await ledger.decisions(9) == [], "nobody decided on it"
+            with pytest.raises(NotFound):
+                ledger.rate(engine.requests[0].run, None, 1.0)
             assert await canaries.ask_next() is None, "the next one has to wait"
 
     run(main)
