@@ -46,7 +46,7 @@ def test_every_command_of_the_readme_parses() -> None:
     shown: set[str] = set(re.findall(r"(?:[$`] +|`)monai-node ([a-z]+)", README))
     listed: set[str] = set(re.findall(r"^\| `monai-node ([a-z]+)", README, re.M))
     help_text = parser.format_help()
-    commands: set[str] = set(re.findall(r"^    ([a-z]+) ", help_text, re.M))
+    commands: set[str] = set(re.findall(r"^    ([a-z]+)(?: |$)", help_text, re.M))
     assert shown <= commands
     assert {"up", "serve", "gateway", "ask", "plan", "peers", "reset"} <= listed
 
