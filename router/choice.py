@@ -134,8 +134,11 @@ def _small_and_good(options: Sequence[Option]) -> frozenset[int]:
     ]
     if not good:
         return frozenset()
-    smallest = _alike(min(good, key=lambda each: parameters_of(each.offer)))
-    return frozenset(id(each) for each in good if _alike(each) == smallest)
+    smallest = min(good, key=lambda each: parameters_of(each.offer))
+    # With its replicas, unless they are clearly worse: whichever of them was lucky may be a slow one.
+    least = smallest.estimate.chance - REPLICA_WIDTH
+    replicas = (each for each in options if _alike(each) == _alike(smallest) and each.cost <= cost)
+    return frozenset(id(each) for each in replicas if each.estimate.chance >= least and not each.is_cooling)
 
 
 def _sticky_first(order: Sequence[Option], demand: Demand) -> list[Option]:

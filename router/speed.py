@@ -9,6 +9,7 @@ tasks after it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,7 +57,7 @@ class Speeds:
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[PeerId, str], Measured] = OrderedDict()
-        self._latest: OrderedDict[str, PeerId] = OrderedDict()  # by model, who was measured last
+        self._quickest: OrderedDict[str, PeerId] = OrderedDict()  # by model, who writes quickest
         self._under_way: Counter[tuple[PeerId, str]] = Counter()
 
     def __len__(self) -> int:
@@ -67,9 +68,9 @@ class Speeds:
         return self._known.get((peer, model))
 
     def elsewhere(self, model: str) -> Measured | None:
-        """Of a model of this name at whichever peer a task of it was completed last: a better guess for
-        others who serve it than any by its size."""
-        peer = self._latest.get(model)
+        """Of a model of this name at the quickest peer: a better guess for others who serve it than any by
+        its size. A slower one's would leave them untried, and the slow one with all the work."""
+        peer = self._quickest.get(model)
         return None if peer is None else self.of(peer, model)
 
     def under_way(self, peer: PeerId, model: str) -> int:
@@ -109,12 +110,18 @@ class Speeds:
             known = replace(known, write_char=pace)
         self._known[key] = replace(known, at=now)
         self._known.move_to_end(key)
-        self._latest[candidate.model] = candidate.peer
-        self._latest.move_to_end(candidate.model)
-        while len(self._latest) > PACES_MAX:
-            self._latest.popitem(last=False)
+        self._compare(*key)
         while len(self._known) > PACES_MAX:
             self._known.popitem(last=False)
+
+    def _compare(self, peer: PeerId, model: str) -> None:
+        former = self._quickest.get(model)
+        rival = None if former is None else self.of(former, model)
+        if rival is None or _quickest(self._known[peer, model]) < _quickest(rival):
+            self._quickest[model] = peer
+        self._quickest.move_to_end(model)
+        while len(self._quickest) > PACES_MAX:
+            self._quickest.popitem(last=False)
 
 
 class SpeedLedger:
@@ -134,6 +141,11 @@ class SpeedLedger:
         if not ending.code:
             self._speeds.completed(candidate, ending, self._clock())
         self._rest.ended(run, task, attempt, candidate, ending)
+
+
+def _quickest(measured: Measured) -> float:
+    """Seconds to write a character, with as many tasks at once as it was quickest with."""
+    return min(measured.write_char.values(), default=math.inf)
 
 
 def level_of(streams: int) -> int:

@@ -297,3 +297,11 @@ def test_a_narrow_skill_that_is_known_to_do_badly_stands_behind_a_general_model(
 def test_a_model_that_does_not_tell_its_size_is_no_smaller_than_the_smallest() -> None:
     unknown = chat("url", 0.0)
     assert peers(general(chat("tiny", 0.135), unknown, chat("big", 7))) == ["big", "url", "tiny"]
+
+
+def test_a_replica_of_the_small_model_that_was_not_as_lucky_is_asked_where_it_is_sooner() -> None:
+    offers = (chat("big", 7), chat("slow", 0.5, load=9), chat("quick", 0.5))
+    known = knowing({"big": (0.9, 20.0), "slow": (0.93, 20.0), "quick": (0.86, 20.0)})
+    assert peers(general(*offers, demand=CHECKED, knowledge=known))[:2] == ["quick", "slow"]
+    worse = knowing({"big": (0.9, 20.0), "slow": (0.93, 20.0), "quick": (0.5, 20.0)})
+    assert peers(general(*offers, demand=CHECKED, knowledge=worse))[0] == "slow"

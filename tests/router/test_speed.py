@@ -113,3 +113,15 @@ def test_what_is_under_way_is_counted_from_its_beginning_to_its_end() -> None:
     ledger.ended("r", "t1", _ATTEMPT, PEER, ending(1.0, 2.0))
     ledger.ended("r", "t2", _ATTEMPT, PEER, replace(ending(1.0, 2.0), code="cancelled"))
     assert speeds.under_way(PEER.peer, "m") == 0
+
+
+def test_who_serves_the_same_model_is_thought_as_quick_as_the_quickest_of_them() -> None:
+    speeds = Speeds()
+    assert speeds.elsewhere("m") is None
+    quick, slow = replace(PEER, peer=PeerId("quick")), replace(PEER, peer=PeerId("slow"))
+    speeds.completed(quick, ending(1.0, 3.0), 0.0)
+    speeds.completed(slow, ending(1.0, 30.0), 1.0)
+    assert speeds.elsewhere("m") == speeds.of(quick.peer, "m")
+    speeds.completed(replace(PEER, peer=PeerId("quicker")), ending(1.0, 2.0), 2.0)
+    assert speeds.elsewhere("m") == speeds.of(PeerId("quicker"), "m")
+    assert speeds.elsewhere("other") is None
