@@ -134,7 +134,7 @@ class Routing:
             _log.warning("the embedder failed, a general model is asked instead: %s", error)
             return self._general(demand)
         knowledge = self._knowledge(matches.vector)
-        return rank(matches, sieve, knowledge, time.monotonic(), self._index.offers)
+        return rank(matches, sieve, knowledge, time.monotonic(), lambda: self._index.offers)
 
     def _general(self, demand: Demand) -> Ranking:
         return rank_general(self._offers.now(), demand, self._knowledge(), time.monotonic())

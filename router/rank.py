@@ -6,7 +6,7 @@ that fit the text, then general ones; what is cooling down comes last of all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from monai_node.registry.errors import NoProvider, Unsupported
 from monai_node.registry.ids import short
@@ -28,10 +28,15 @@ CANDIDATES_MAX = 6
 
 
 def rank(
-    matches: Matches, sieve: Sieve, knowledge: Knowledge, now: float, offers: Sequence[Offer] = ()
+    matches: Matches,
+    sieve: Sieve,
+    knowledge: Knowledge,
+    now: float,
+    offers: Callable[[], Sequence[Offer]] = tuple,
 ) -> Ranking:
-    """The order for a task in words, of those that `matches` names; `offers` is all that is offered. What
-    `sieve` has let pass already, as the index does, is not looked at again.
+    """The order for a task in words, of those that `matches` names. What `sieve` has let pass already, as
+    the index does, is not looked at again. `offers` lists all that is offered, and is called only when
+    nobody is left.
 
     NoProvider, naming what is missing, when something is offered to such a request, and nothing that does
     the task; Unsupported when policy, price or the task's own needs leave nobody."""
@@ -54,7 +59,7 @@ def rank(
     for offer in shortlisted(general, sieve, knowledge, now):
         options.append(weigh(offer, "general", fits[id(offer)], _general(offer), demand, knowledge, now))
     if not options:
-        _refuse(matches, demand, offers)
+        _refuse(matches, demand, offers())
     return _ranking(options, sieve, demand, knowledge, now, matches)
 
 

@@ -189,7 +189,7 @@ def test_an_allow_list_that_names_nobody_and_a_budget_nobody_keeps_are_said() ->
         general(chat("a", price=5.0), demand=replace(ASKED, policy=Policy("trusted", cost_max=0.1)))
     offers = [chat("a"), agent("b")]
     with pytest.raises(Unsupported, match="among those that are allowed"):
-        rank(Matches((), 1.0), Sieve(nobody), knowing({}), 0.0, offers)
+        rank(Matches((), 1.0), Sieve(nobody), knowing({}), 0.0, lambda: offers)
 
 
 _peers = st.sampled_from([f"p{number}" for number in range(8)])
@@ -222,7 +222,8 @@ def ranked(
             health.failed(PeerId(peer), skill, TaskFailed("x"), 0.0)
     matches = [match(0.3 + len(each.skill.id) / 10, each) for each in offers]
     try:
-        return rank(Matches(tuple(matches), 0.0), Sieve(demand), knowing(chances, health), 0.0, offers)
+        found, known = Matches(tuple(matches), 0.0), knowing(chances, health)
+        return rank(found, Sieve(demand), known, 0.0, lambda: offers)
     except Unsupported:
         return Ranking((), ())
 

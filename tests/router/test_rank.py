@@ -89,7 +89,7 @@ def test_where_no_skill_fits_and_no_general_one_is_there_the_nearest_is_named() 
             Sieve(Demand(denied)),
             Knowledge(Health()),
             0.0,
-            offers=[sums("a"), chat("c")],
+            offers=lambda: [sums("a"), chat("c")],
         )
     assert ranked().decision == "none"
     assert ranked(match(sums("a"), 0.9), label="local").decision == "none"
