@@ -32,7 +32,7 @@ FLAP_SECONDS = 600.0
 PANIC_SHARE = 0.5
 PANIC_EJECTED_MIN = 3
 # Weight of the newest duration: about the last five tasks count.
-_EWMA_WEIGHT = 0.3
+NEWEST_WEIGHT = 0.3
 # Weight of the newest result's length in what a skill's results have at all peers: it tells a slow peer
 # from one that was given long tasks. About the last forty count, by at most this factor.
 _LENGTH_WEIGHT = 0.05
@@ -106,10 +106,10 @@ class Health:
         if peer in self._flaps:
             self._flaps[peer] = replace(self._flaps[peer], has_recovered=True)
         before = self.standing(peer, skill)
-        length = before.chars if chars is None else _moved(before.chars, chars, _EWMA_WEIGHT)
+        length = before.chars if chars is None else moved(before.chars, chars, NEWEST_WEIGHT)
         self._keep(peer, skill, Standing(seconds=self._averaged(peer, skill, seconds), chars=length))
         if chars is not None:
-            self._lengths[skill] = _moved(self._lengths.get(skill), chars, _LENGTH_WEIGHT)
+            self._lengths[skill] = moved(self._lengths.get(skill), chars, _LENGTH_WEIGHT)
             self._lengths.move_to_end(skill)
             while len(self._lengths) > STANDINGS_MAX:
                 self._lengths.popitem(last=False)
@@ -186,7 +186,7 @@ class Health:
             self._failing.popitem(last=False)
 
     def _averaged(self, peer: PeerId, skill: str, seconds: float) -> float:
-        return _moved(self.standing(peer, skill).seconds, seconds, _EWMA_WEIGHT)
+        return moved(self.standing(peer, skill).seconds, seconds, NEWEST_WEIGHT)
 
     def _keep(self, peer: PeerId, skill: str, standing: Standing) -> None:
         self._standings[peer, skill] = standing
@@ -200,5 +200,6 @@ def is_panic(ejected: Collection[object], all_: Collection[object]) -> bool:
     return len(ejected) >= PANIC_EJECTED_MIN and len(ejected) > PANIC_SHARE * len(all_)
 
 
-def _moved(average: float | None, newest: float, weight: float) -> float:
+def moved(average: float | None, newest: float, weight: float) -> float:
+    """An exponentially weighted average with one value more; `average` is None before the first."""
     return newest if average is None else average + weight * (newest - average)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from monai_node.registry.errors import NotFound, Unsupported
-from monai_node.registry.ids import PeerId, short
+from monai_node.registry.ids import short
 from monai_node.router.candidate import Ranking
 from monai_node.router.demand import Demand
-from monai_node.router.offer import Offer
+from monai_node.router.offer import Offer, one_per_model
 from monai_node.router.policy import may_see
 from monai_node.router.rank import rank_named
 from monai_node.router.worth import Knowledge
@@ -35,7 +35,7 @@ def rank_models(
         named = _at(peer, named)
     if not named:
         raise NotFound(_unknown(alias, peer, served), code="model_not_found", param="model")
-    one_each = _one_skill_each(named)
+    one_each = one_per_model(named)
     if not any(may_see(demand.label, offer.label) for offer in one_each):
         raise Unsupported(
             f"the model {alias!r} is served only by peers that may not see a {demand.label!r} request",
@@ -57,16 +57,6 @@ def _at(peer: str, offers: Sequence[Offer]) -> list[Offer]:
         if found:
             return found
     return []
-
-
-def _one_skill_each(offers: Iterable[Offer]) -> list[Offer]:
-    """One offer for each model at each peer: the general one, where there is one."""
-    chosen: dict[tuple[PeerId, str], Offer] = {}
-    for offer in offers:
-        key = (offer.peer, offer.skill.model)
-        if key not in chosen or (offer.skill.is_general and not chosen[key].skill.is_general):
-            chosen[key] = offer
-    return list(chosen.values())
 
 
 def _unknown(alias: str, peer: str | None, served: Iterable[Offer]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,3 +30,13 @@ class Offer:
     @property
     def load(self) -> int:
         return self.running + self.queued
+
+
+def one_per_model(offers: Iterable[Offer]) -> list[Offer]:
+    """One offer for each model at each peer: its general skill, where it has one."""
+    chosen: dict[tuple[PeerId, str], Offer] = {}
+    for offer in offers:
+        key = (offer.peer, offer.skill.model)
+        if key not in chosen or (offer.skill.is_general and not chosen[key].skill.is_general):
+            chosen[key] = offer
+    return list(chosen.values())

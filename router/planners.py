@@ -13,7 +13,7 @@ from monai_node.registry.ids import PeerId
 from monai_node.router import reasons
 from monai_node.router.candidate import Candidate, Standing, candidate_of
 from monai_node.router.health import Health
-from monai_node.router.offer import Offer
+from monai_node.router.offer import Offer, one_per_model
 from monai_node.router.policy import Policy, verdict
 
 # Models of 3 to 4 thousand million parameters are the first whose plans beat planning without a model:
@@ -63,14 +63,7 @@ def planners(
 
 def one_each(offers: Sequence[Offer], policy: Policy) -> list[Offer]:
     """For each model that may plan under this policy one offer: its general skill, where it has one."""
-    chosen: dict[Writer, Offer] = {}
-    for offer in offers:
-        if not may_plan(offer) or verdict(offer, policy):
-            continue
-        before = chosen.get(writer_of(offer))
-        if before is None or (offer.skill.is_general and not before.skill.is_general):
-            chosen[writer_of(offer)] = offer
-    return list(chosen.values())
+    return one_per_model(offer for offer in offers if may_plan(offer) and not verdict(offer, policy))
 
 
 def _place(offer: Offer, marks: Mapping[Writer, Mark]) -> tuple[float | str, ...]:

@@ -17,13 +17,12 @@ from dataclasses import dataclass, field, replace
 from monai_node.registry.ids import AttemptId, PeerId
 from monai_node.registry.wire import RUN_SECONDS_MAX
 from monai_node.router.candidate import Candidate
+from monai_node.router.health import NEWEST_WEIGHT, moved
 from monai_node.router.outcome import Ending, Ledger, NoLedger
 
 # After so long without a task a model may have been unloaded, or its weights pushed out of memory:
 # Ollama unloads after 5 minutes.
 COLD_AFTER_SECONDS = 300.0
-# Weight of the newest task: about the last five count, as in `router.health`.
-_NEWEST_WEIGHT = 0.3
 # Fewer characters measure the path and not the model.
 _READ_CHARS_MIN = 200
 _WRITE_CHARS_MIN = 40
@@ -97,16 +96,17 @@ class Speeds:
         known = before or Measured(now)
         sample = _split(candidate, ending)
         if before is None or before.is_cold(now):
-            known = replace(known, cold=_moved(known.cold, _excess(known, sample, candidate.read_chars)))
+            excess = _excess(known, sample, candidate.read_chars)
+            known = replace(known, cold=moved(known.cold, excess, NEWEST_WEIGHT))
         else:
-            known = replace(known, path=_moved(known.path, sample.path))
+            known = replace(known, path=moved(known.path, sample.path, NEWEST_WEIGHT))
             if candidate.read_chars >= _READ_CHARS_MIN and sample.is_streamed:
                 per_char = sample.read / candidate.read_chars
-                known = replace(known, read_char=_moved(known.read_char, per_char))
+                known = replace(known, read_char=moved(known.read_char, per_char, NEWEST_WEIGHT))
         if ending.chars >= _WRITE_CHARS_MIN:
             level = level_of(min(candidate.load + 1, max(candidate.slots, 1)))
             per_char = sample.write / ending.chars
-            pace = {**known.write_char, level: _moved(known.write_char.get(level), per_char)}
+            pace = {**known.write_char, level: moved(known.write_char.get(level), per_char, NEWEST_WEIGHT)}
             known = replace(known, write_char=pace)
         self._known[key] = replace(known, at=now)
         self._known.move_to_end(key)
@@ -182,7 +182,3 @@ def _excess(known: Measured, sample: _Sample, read_chars: int) -> float:
     """By how much a first task took longer to begin than a warm one would have."""
     warm = (known.path or 0.0) + (known.read_char or 0.0) * read_chars
     return max(0.0, sample.path + sample.read - warm)
-
-
-def _moved(average: float | None, newest: float) -> float:
-    return newest if average is None else average + _NEWEST_WEIGHT * (newest - average)
