@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from stalls import longest_stall
 
 from monai_node.agents.examples.arithmetic import agent as arithmetic
 from monai_node.agents.examples.calendar_dates import agent as calendar
@@ -88,18 +89,6 @@ TEXTS = {
         "What is your favourite colour?",
     ],
 }
-
-
-async def longest_stall(work: Coroutine[Any, Any, object]) -> float:
-    """For how long the event loop stood still, at most, while the work was done."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.create_task(work)
-    stall, before = 0.0, loop.time()
-    while not task.done():
-        await asyncio.sleep(0.005)
-        stall, before = max(stall, loop.time() - before), loop.time()
-    await task
-    return stall
 
 
 @dataclass

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from stalls import longest_stall
 
 from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
@@ -196,18 +196,6 @@ class ManyEmbedder:
         seeds = [zlib.crc32(text.encode("utf-8", "surrogatepass")) for text in texts]
         rows = np.array([[seed >> bit & 1 for bit in range(32)] for seed in seeds], np.float32) - 0.5
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-async def longest_stall(work: Coroutine[Any, Any, object]) -> float:
-    """For how long the event loop stood still, at most, while the work was done."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.create_task(work)
-    stall, before = 0.0, loop.time()
-    while not task.done():
-        await asyncio.sleep(0.005)
-        stall, before = max(stall, loop.time() - before), loop.time()
-    await task
-    return stall
 
 
 def test_each_peer_s_first_skills_are_matched_while_thousands_of_another_s_are_made_ready() -> None:
