@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -14,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from monai_node.mesh.gateway.backend import Runs
+from monai_node.mesh.gateway.caller import caller_of
 from monai_node.mesh.gateway.completion import (
     KEEP_ALIVE,
     Chunks,
@@ -21,19 +21,18 @@ from monai_node.mesh.gateway.completion import (
     completion,
     completion_headers,
 )
-from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.errors import TooManyRuns, error_response
+from monai_node.mesh.gateway.errors import error_response
+from monai_node.mesh.gateway.feed import Feed
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.openai import ChatCall, RunCall
 from monai_node.mesh.gateway.runs import EventFrames, run_object
+from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.trail import Trail
-from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
-from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed, run_failed
+from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed
 from monai_node.registry.tasks import task_scope
 
 _T = TypeVar("_T")
 
-_EVENTS_WAITING_MAX = 64  # a client that reads slowly slows its own run down
 _FINISH_SECONDS = 5.0  # for what a run still does after its last event
 _SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -42,110 +41,30 @@ _SSE_HEADERS = [
 ]
 
 
-class RunGate:
-    """Counts runs in flight, and turns away what is too many."""
-
-    def __init__(self, runs_max: int) -> None:
-        self._runs_max = runs_max
-        self.running_count = 0
-
-    @contextmanager
-    def admit(self) -> Generator[None]:
-        """Holds one place; TooManyRuns when there is none."""
-        if self.running_count >= self._runs_max:
-            raise TooManyRuns(f"{self._runs_max} requests are in flight here; try again shortly")
-        self.running_count += 1
-        try:
-            yield
-        finally:
-            self.running_count -= 1
-
-
-@asynccontextmanager
-async def _closing(events: AsyncIterator[RunEvent]) -> AsyncGenerator[AsyncIterator[RunEvent]]:
-    try:
-        yield events
-    finally:
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
-
-
-class Feed:
-    """The events of one run, ended by exactly one `answer.completed` or `error`, come what may."""
-
-    def __init__(self, backend: Runs, call: ChatCall | RunCall, limit_seconds: float) -> None:
-        self._backend = backend
-        self._request = call.request
-        self._limit_seconds = limit_seconds
-        self._queue: asyncio.Queue[RunEvent] = asyncio.Queue(_EVENTS_WAITING_MAX)
-        self._has_ended = False
-
-    async def next(self, until: float | None = None) -> RunEvent | None:
-        """The next event; None when the loop's clock reaches `until` first."""
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._queue.get()
-        except TimeoutError:
-            return None
-
-    async def pump(self) -> None:
-        """Runs the request. The backend's iterator is iterated and closed in this one task, because
-        the run may own a task group, which cannot be left from another task."""
-        error = await self._run()
-        if not self._has_ended:
-            await self._queue.put(run_failed(self._request.run, error))
-
-    async def _run(self) -> MonaiError:
-        """Pass the events on; the error that stands when the run did not end by itself."""
-        clock = asyncio.timeout(self._limit_seconds)
-        try:
-            async with clock, _closing(self._backend.run(self._request)) as events:
-                async for event in events:
-                    await self._pass_on(event)
-            return Internal("the run ended without an answer")
-        except MonaiError as error:
-            return error
-        except Exception as error:
-            # An entry point: whatever a run raises must end this one request, and only it.
-            if clock.expired():
-                seconds = self._request.options.deadline_seconds
-                return DeadlineExceeded(f"no answer within the {seconds:g} seconds of this request")
-            log_defect(f"run {self._request.run}", error)
-            return Internal("the run failed for a reason inside this node; its log says where")
-
-    async def _pass_on(self, event: RunEvent) -> None:
-        """The iterator is read to its end, beyond the last event, so that the run can finish."""
-        if self._has_ended:
-            return
-        await self._queue.put(event)
-        self._has_ended = isinstance(event, AnswerCompleted | RunFailed)
-
-
 class RunResponse(Response):
-    """Answers a call, whole or as a stream; holds a place in the gate while it does."""
+    """Answers a call, whole or as a stream; holds a place in the gate while it does. `runs` stands before the
+    backend."""
 
-    def __init__(self, backend: Runs, call: ChatCall | RunCall, gate: RunGate, config: GatewayConfig) -> None:
+    def __init__(self, site: Site, call: ChatCall | RunCall, runs: Runs | None = None) -> None:
         super().__init__()
-        self._backend = backend
+        self._site = site
         self._call = call
-        self._gate = gate
-        self._config = config
+        self._runs = runs
+        self._config = site.config
         self._head = Head(call.request.run, call.request.model, int(time.time()))
         self._clock = asyncio.get_running_loop().time
         self._trail = Trail(self._clock())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self._call.request.options.deadline_seconds + self._config.grace_seconds
-        with self._gate.admit():
-            async with task_scope() as tasks:
-                feed = Feed(self._backend, self._call, limit)
-                pump = tasks.start(feed.pump(), name=f"run {self._call.request.run}")
-                writing = self._stream(feed, send) if self._call.stream else self._whole(feed, send)
-                writer = tasks.start(writing, name="answer")
-                gone = tasks.start(_disconnected(receive), name="disconnect")
-                await asyncio.wait({writer, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if writer.done():
-                    await asyncio.wait({pump}, timeout=_FINISH_SECONDS)
+        async with self._site.gate.admit(), task_scope() as tasks:
+            feed = self._site.feed(self._call.request, caller_of(scope), self._runs)
+            pump = tasks.start(feed.pump(), name=f"run {self._call.request.run}")
+            writing = self._stream(feed, send) if self._call.stream else self._whole(feed, send)
+            writer = tasks.start(writing, name="answer")
+            gone = tasks.start(_disconnected(receive), name="disconnect")
+            await asyncio.wait({writer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                await asyncio.wait({pump}, timeout=_FINISH_SECONDS)
 
     async def _whole(self, feed: Feed, send: Send) -> None:
         tasks: list[PlanTask] = []

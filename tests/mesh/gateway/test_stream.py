@@ -12,10 +12,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from monai_node.agents.request import MeshOptions, RunRequest
+from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import TooManyRuns
+from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.openai import ChatCall
-from monai_node.mesh.gateway.stream import RunGate, RunResponse
+from monai_node.mesh.gateway.site import Site
+from monai_node.mesh.gateway.stream import RunResponse
 from monai_node.mesh.gateway.testing import (
     Script,
     ScriptedBackend,
@@ -80,7 +83,7 @@ async def _answer(
     gate: RunGate | None = None,
 ) -> _Client:
     client = client or _Client()
-    response = RunResponse(backend, call, gate or RunGate(8), config)
+    response = RunResponse(Site(backend, config, gate or RunGate(8)), call)
     async with asyncio.timeout(5):
         await response({"type": "http"}, client.receive, client.send)
     return client
@@ -263,9 +266,37 @@ def test_a_run_may_finish_its_own_work_after_its_last_event() -> None:
 
 
 def test_one_run_more_than_there_are_places_is_turned_away() -> None:
-    gate = RunGate(1)
-    with gate.admit():
-        with pytest.raises(TooManyRuns):
-            asyncio.run(_answer(ScriptedBackend(), WHOLE, gate=gate))
-        assert gate.running_count == 1
-    assert asyncio.run(_answer(ScriptedBackend(), WHOLE, gate=gate)).status == 200
+    async def run() -> None:
+        gate = RunGate(1)
+        async with gate.admit():
+            with pytest.raises(TooManyRuns):
+                await _answer(ScriptedBackend(), WHOLE, gate=gate)
+            assert gate.running_count == 1
+        assert (await _answer(ScriptedBackend(), WHOLE, gate=gate)).status == 200
+
+    asyncio.run(run())
+
+
+def test_a_watcher_sees_every_event_and_the_end() -> None:
+    seen: list[str] = []
+
+    class _Watcher:
+        def watch(self, request: RunRequest, caller: Caller) -> _Watcher:
+            seen.append(f"{request.run} of {caller.key or 'nobody'}")
+            return self
+
+        def note(self, event: RunEvent) -> None:
+            seen.append(event.type)
+
+        def close(self) -> None:
+            seen.append("closed")
+
+    site = Site(ScriptedBackend(says("Hi")), QUICK, RunGate(8), [_Watcher()])
+
+    async def run() -> None:
+        client = _Client()
+        await RunResponse(site, WHOLE)({"type": "http"}, client.receive, client.send)
+
+    asyncio.run(run())
+    expected = ["run.created", "plan.task", "answer.delta", "answer.completed", "closed"]
+    assert seen == ["run-abc of nobody", *expected]

@@ -1,0 +1,28 @@
+"""Whether this gateway lives, and whether it is of use."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from monai_node.mesh.gateway.json_io import JsonResponse
+from monai_node.mesh.gateway.site import Site
+
+
+def health_routes(site: Site) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health")
+    async def health() -> Response:
+        """The process lives and its event loop turns; nothing more."""
+        return JsonResponse({"status": "ok"})
+
+    @router.get("/ready")
+    async def ready() -> Response:
+        """Whether a request has any chance: with no skill in reach it has none."""
+        is_ready, reason = site.backend.is_ready()
+        if is_ready:
+            return JsonResponse({"status": "ready"})
+        return JsonResponse({"status": "not ready", "reason": reason}, 503)
+
+    return router

@@ -1,0 +1,60 @@
+"""OpenAI's routes for chat and models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from monai_node.mesh.gateway.backend import ModelEntry
+from monai_node.mesh.gateway.bodies import ChatBody, body_schema
+from monai_node.mesh.gateway.json_io import JsonResponse
+from monai_node.mesh.gateway.openai import chat_call
+from monai_node.mesh.gateway.site import Site
+from monai_node.mesh.gateway.stream import RunResponse
+from monai_node.registry.errors import NotFound
+from monai_node.registry.ids import new_run_id
+
+
+def openai_routes(site: Site) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+    started = int(time.time())
+
+    @router.post("/chat/completions", openapi_extra=body_schema(ChatBody))
+    async def create_chat_completion(request: Request) -> Response:
+        traceparent = request.headers.get("traceparent")
+        call = chat_call(await request.body(), new_run_id(), traceparent)
+        return RunResponse(site, call)
+
+    @router.get("/models")
+    async def list_models() -> Response:
+        return JsonResponse({"object": "list", "data": model_list(site.backend.models(), started)})
+
+    @router.get("/models/{model:path}")
+    async def retrieve_model(model: str) -> Response:
+        for entry in model_list(site.backend.models(), started):
+            if entry["id"] == model:
+                return JsonResponse(entry)
+        raise NotFound(
+            f"the model {model[:200]!r} does not exist here", code="model_not_found", param="model"
+        )
+
+    return router
+
+
+def model_list(entries: Sequence[ModelEntry], created: int) -> list[dict[str, Any]]:
+    """`mesh`, which chooses for itself, then every model as `alias`, then each as `alias@peer`."""
+    listed = {"mesh": _model("mesh", created, "mesh")}
+    for entry in entries:
+        listed.setdefault(entry.alias, _model(entry.alias, created, "mesh"))
+    for entry in entries:
+        model = _model(entry.qualified, created, entry.peer_name or entry.peer)
+        listed.setdefault(entry.qualified, {**model, "mesh": entry})
+    return list(listed.values())
+
+
+def _model(name: str, created: int, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": owner}
