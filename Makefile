@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time, llama.cpp is compiled, which takes some minutes."
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --progress-bar on --constraint requirements.lock --editable ".[gateway,train,dev]"
+	$(BIN)/python -m pip install --progress-bar on --constraint requirements.lock --editable ".[gateway,otel,train,dev]"
 	@touch $@
 
 up: $(INSTALLED) ## start the embedded mesh and its gateway, offline
