@@ -75,7 +75,7 @@ def completion_headers(done: AnswerCompleted) -> dict[str, str]:
 
 
 class Chunks:
-    """Turns the events of one run into the bytes of an SSE stream; every event is given once.
+    """Turns the events of one run into the bytes of an SSE stream, or its end into one object.
 
     With `has_events`, what happens between the deltas is sent as named SSE events, and the events that
     are chunks already stand in `mesh.event` of those, so that `seq` has no gaps. Only on request:
@@ -116,6 +116,9 @@ class Chunks:
             case _:
                 pass
         return frame(event, name=event.type) if self._has_events else b""
+
+    def whole(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
+        return completion(self._head, text, tasks, done)
 
     def _ending(self, done: AnswerCompleted) -> bytes:
         parts = [self._chunk(delta) for delta in _tool_call_deltas(done)]

@@ -14,7 +14,7 @@ from monai_node.mesh.gateway.bodies import FeedbackBody, PlanBody, RunBody, body
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.openai import feedback_of, plan_request, run_call
 from monai_node.mesh.gateway.plan_view import PlanView, plan_view
-from monai_node.mesh.gateway.runs import Accepting
+from monai_node.mesh.gateway.runs import Accepting, EventFrames
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.stream import RunResponse, while_connected
 from monai_node.registry.errors import DeadlineExceeded
@@ -41,7 +41,7 @@ def mesh_routes(site: Site) -> APIRouter:
     async def run(request: Request) -> Response:
         traceparent = request.headers.get("traceparent")
         call = run_call(await request.body(), new_run_id(), traceparent)
-        return RunResponse(site, call, Accepting(backend))
+        return RunResponse(site, call.request, EventFrames(), stream=call.stream, runs=Accepting(backend))
 
     @router.post("/feedback", openapi_extra=body_schema(FeedbackBody))
     async def feedback(request: Request) -> Response:

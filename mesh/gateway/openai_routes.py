@@ -11,8 +11,9 @@ from starlette.responses import Response
 
 from monai_node.mesh.gateway.backend import ModelEntry
 from monai_node.mesh.gateway.bodies import ChatBody, body_schema
+from monai_node.mesh.gateway.completion import Chunks, Head
 from monai_node.mesh.gateway.json_io import JsonResponse
-from monai_node.mesh.gateway.openai import chat_call
+from monai_node.mesh.gateway.openai import ChatCall, chat_call
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.stream import RunResponse
 from monai_node.registry.errors import NotFound
@@ -27,7 +28,7 @@ def openai_routes(site: Site) -> APIRouter:
     async def create_chat_completion(request: Request) -> Response:
         traceparent = request.headers.get("traceparent")
         call = chat_call(await request.body(), new_run_id(), traceparent)
-        return RunResponse(site, call)
+        return RunResponse(site, call.request, _chunks(call), stream=call.stream)
 
     @router.get("/models")
     async def list_models() -> Response:
@@ -54,6 +55,11 @@ def model_list(entries: Sequence[ModelEntry], created: int) -> list[dict[str, An
         model = _model(entry.qualified, created, entry.peer_name or entry.peer)
         listed.setdefault(entry.qualified, {**model, "mesh": entry})
     return list(listed.values())
+
+
+def _chunks(call: ChatCall) -> Chunks:
+    head = Head(call.request.run, call.request.model, int(time.time()))
+    return Chunks(head, include_usage=call.include_usage, has_events=call.request.options.events)
 
 
 def _model(name: str, created: int, owner: str) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class EventFrames:
     def frames(self, event: RunEvent) -> bytes:
         return frame(event, name=event.type)
 
+    def whole(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
+        return run_object(done.run, text, tasks, done)
+
 
 class Accepting:
     """A backend that is told of every run that went well: its plan was its user's, and proved itself."""

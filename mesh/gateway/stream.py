@@ -4,28 +4,20 @@ when the client is gone."""
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import caller_of
-from monai_node.mesh.gateway.completion import (
-    KEEP_ALIVE,
-    Chunks,
-    Head,
-    completion,
-    completion_headers,
-)
+from monai_node.mesh.gateway.completion import KEEP_ALIVE, completion_headers
 from monai_node.mesh.gateway.errors import error_response
 from monai_node.mesh.gateway.feed import Feed
 from monai_node.mesh.gateway.json_io import JsonResponse
-from monai_node.mesh.gateway.openai import ChatCall, RunCall
-from monai_node.mesh.gateway.runs import EventFrames, run_object
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.trail import Trail
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed
@@ -41,25 +33,48 @@ _SSE_HEADERS = [
 ]
 
 
-class RunResponse(Response):
-    """Answers a call, whole or as a stream; holds a place in the gate while it does. `runs` stands before the
-    backend."""
+class Form(Protocol):
+    """How one run is written: event by event as a stream, or at its end as one object."""
 
-    def __init__(self, site: Site, call: ChatCall | RunCall, runs: Runs | None = None) -> None:
+    def opening(self) -> bytes:
+        """What a stream begins with; asked for before any event is given."""
+        ...
+
+    def is_first_sign(self, event: RunEvent) -> bool:
+        """Whether this event decides if the answer is a stream or an error status."""
+        ...
+
+    def frames(self, event: RunEvent) -> bytes:
+        """What this event adds to the stream; every event is given once, in order."""
+        ...
+
+    def whole(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
+        """The answer as one object."""
+        ...
+
+
+class RunResponse(Response):
+    """Answers a request in a form, as a stream or whole; holds a place in the gate while it does. `runs`
+    stands before the backend."""
+
+    def __init__(
+        self, site: Site, request: RunRequest, form: Form, *, stream: bool, runs: Runs | None = None
+    ) -> None:
         super().__init__()
         self._site = site
-        self._call = call
+        self._request = request
+        self._form = form
+        self._is_stream = stream
         self._runs = runs
         self._config = site.config
-        self._head = Head(call.request.run, call.request.model, int(time.time()))
         self._clock = asyncio.get_running_loop().time
         self._trail = Trail(self._clock())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._site.gate.admit(), task_scope() as tasks:
-            feed = self._site.feed(self._call.request, caller_of(scope), self._runs)
-            pump = tasks.start(feed.pump(), name=f"run {self._call.request.run}")
-            writing = self._stream(feed, send) if self._call.stream else self._whole(feed, send)
+            feed = self._site.feed(self._request, caller_of(scope), self._runs)
+            pump = tasks.start(feed.pump(), name=f"run {self._request.run}")
+            writing = self._stream(feed, send) if self._is_stream else self._whole(feed, send)
             writer = tasks.start(writing, name="answer")
             gone = tasks.start(_disconnected(receive), name="disconnect")
             await asyncio.wait({writer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -76,7 +91,7 @@ class RunResponse(Response):
                 case AnswerDelta(text=text):
                     pieces.append(text)
                 case AnswerCompleted() as done:
-                    content = self._content("".join(pieces), tasks, done)
+                    content = self._form.whole("".join(pieces), tasks, done)
                     return await self._answer(JsonResponse(content, headers=completion_headers(done)), send)
                 case RunFailed() as failed:
                     return await self._answer(error_response(failed), send)
@@ -84,14 +99,12 @@ class RunResponse(Response):
                     pass
 
     async def _stream(self, feed: Feed, send: Send) -> None:
-        chunks = self._frames()
-        frames, event = await self._first_sign(feed, chunks)
+        frames, event = await self._first_sign(feed)
         if isinstance(event, RunFailed):
             return await self._answer(error_response(event), send)
-        told = {"x-mesh-run": self._head.run, **self._trail.headers()}
+        told = {"x-mesh-run": self._request.run, **self._trail.headers()}
         more = [(name.encode(), value.encode("ascii")) for name, value in told.items()]
         await self._send(send, _start(200, [*_SSE_HEADERS, *more]))
-        frames = chunks.opening() + frames
         until = 0.0
         while True:
             is_last = isinstance(event, AnswerCompleted | RunFailed)
@@ -101,27 +114,16 @@ class RunResponse(Response):
             if is_last:
                 return None
             event = await self._next(feed, until)
-            frames = KEEP_ALIVE if event is None else chunks.frames(event)
+            frames = KEEP_ALIVE if event is None else self._form.frames(event)
 
-    def _content(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
-        if isinstance(self._call, RunCall):
-            return run_object(self._head.run, text, tasks, done)
-        return completion(self._head, text, tasks, done)
-
-    def _frames(self) -> Chunks | EventFrames:
-        if isinstance(self._call, RunCall):
-            return EventFrames()
-        has_events = self._call.request.options.events
-        return Chunks(self._head, include_usage=self._call.include_usage, has_events=has_events)
-
-    async def _first_sign(self, feed: Feed, chunks: Chunks | EventFrames) -> tuple[bytes, RunEvent | None]:
+    async def _first_sign(self, feed: Feed) -> tuple[bytes, RunEvent | None]:
         """Waits until the stream must begin, or until the run failed and need not: the frames so
         far, and the event that decided; None when it was the time."""
         until = self._clock() + self._config.opening_seconds
-        frames = b""
+        frames = self._form.opening()
         while (event := await self._next(feed, until)) is not None:
-            frames += chunks.frames(event)
-            if chunks.is_first_sign(event):
+            frames += self._form.frames(event)
+            if self._form.is_first_sign(event):
                 break
         return frames, event
 
@@ -132,7 +134,7 @@ class RunResponse(Response):
         return event
 
     async def _answer(self, response: Response, send: Send) -> None:
-        response.headers["x-mesh-run"] = self._head.run
+        response.headers["x-mesh-run"] = self._request.run
         response.headers.update(self._trail.headers(self._clock()))
         start = _start(response.status_code, response.raw_headers)
         for message in (start, _body(bytes(response.body), more=False)):

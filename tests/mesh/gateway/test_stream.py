@@ -13,6 +13,7 @@ from starlette.types import Message
 
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.mesh.gateway.caller import Caller
+from monai_node.mesh.gateway.completion import Chunks, Head
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import TooManyRuns
 from monai_node.mesh.gateway.gate import RunGate
@@ -75,6 +76,11 @@ class _Client:
             await self.arrived.wait()
 
 
+def _response(site: Site, call: ChatCall) -> RunResponse:
+    chunks = Chunks(Head(call.request.run, "mesh", 0), include_usage=False, has_events=False)
+    return RunResponse(site, call.request, chunks, stream=call.stream)
+
+
 async def _answer(
     backend: ScriptedBackend,
     call: ChatCall,
@@ -83,7 +89,7 @@ async def _answer(
     gate: RunGate | None = None,
 ) -> _Client:
     client = client or _Client()
-    response = RunResponse(Site(backend, config, gate or RunGate(8)), call)
+    response = _response(Site(backend, config, gate or RunGate(8)), call)
     async with asyncio.timeout(5):
         await response({"type": "http"}, client.receive, client.send)
     return client
@@ -295,7 +301,7 @@ def test_a_watcher_sees_every_event_and_the_end() -> None:
 
     async def run() -> None:
         client = _Client()
-        await RunResponse(site, WHOLE)({"type": "http"}, client.receive, client.send)
+        await _response(site, WHOLE)({"type": "http"}, client.receive, client.send)
 
     asyncio.run(run())
     expected = ["run.created", "plan.task", "answer.delta", "answer.completed", "closed"]
