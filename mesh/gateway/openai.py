@@ -77,7 +77,11 @@ class Feedback:
 
 def chat_call(body: bytes, run: RunId, traceparent: str | None = None) -> ChatCall:
     """The call in the body of `POST /v1/chat/completions`; InvalidRequest or Unsupported."""
-    raw = parse_object(body)
+    return read_chat(parse_object(body), run, traceparent)
+
+
+def read_chat(raw: dict[str, Any], run: RunId, traceparent: str | None = None) -> ChatCall:
+    """As `chat_call`, of a body that was parsed."""
     chat = validated(ChatBody, raw)
     _refuse_unsupported(chat)
     request = RunRequest(
@@ -102,7 +106,12 @@ def plan_request(body: bytes, run: RunId) -> RunRequest:
 
 def run_call(body: bytes, run: RunId, traceparent: str | None = None) -> RunCall:
     """The call in the body of `POST /v1/runs`: a plan, and the conversation it is for if that is known."""
-    wanted = validated(RunBody, parse_object(body))
+    return read_run(parse_object(body), run, traceparent)
+
+
+def read_run(raw: dict[str, Any], run: RunId, traceparent: str | None = None) -> RunCall:
+    """As `run_call`, of a body that was parsed."""
+    wanted = validated(RunBody, raw)
     if wanted.mesh.plan != "auto" or wanted.mesh.shown is not None:
         raise InvalidRequest("here the plan is given as graph and shown, not in mesh", param="mesh")
     try:
