@@ -24,37 +24,39 @@ _COMPLAINTS_MAX = 1024
 _UNION_MEMBERS = re.compile(r".*\[.*|str|(constrained-)?float|Tool", re.DOTALL)
 
 
-class _Tolerant(BaseModel):
+class Tolerant(BaseModel):
+    """A part of an OpenAI body: what is not known here is ignored, a wrong type is an error."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-class Function(_Tolerant):
+class Function(Tolerant):
     name: str = Field(pattern=_FUNCTION_NAME)
 
 
-class Tool(_Tolerant):
+class Tool(Tolerant):
     type: str
     function: Function | None = None
 
 
-class CalledFunction(_Tolerant):
+class CalledFunction(Tolerant):
     name: str = Field(min_length=1, max_length=256)
     arguments: str
 
 
-class ToolCall(_Tolerant):
+class ToolCall(Tolerant):
     id: str = Field(min_length=1, max_length=256)
     type: Literal["function"] = "function"
     function: CalledFunction
 
 
-class Part(_Tolerant):
+class Part(Tolerant):
     type: str
     text: str | None = None
     refusal: str | None = None
 
 
-class Message(_Tolerant):
+class Message(Tolerant):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[Part], Field(fail_fast=True)] | None = None
     name: str | None = Field(default=None, max_length=256)
@@ -62,16 +64,16 @@ class Message(_Tolerant):
     tool_call_id: str | None = Field(default=None, max_length=256)
 
 
-class StreamOptions(_Tolerant):
+class StreamOptions(Tolerant):
     include_usage: bool | None = None
 
 
-class JsonSchema(_Tolerant):
+class JsonSchema(Tolerant):
     name: str = Field(pattern=_FUNCTION_NAME)
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
-class ResponseFormat(_Tolerant):
+class ResponseFormat(Tolerant):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
@@ -81,7 +83,7 @@ _Count = Annotated[int, Field(ge=1)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
-class Addressed(_Tolerant):
+class Addressed(Tolerant):
     """What every body of ours that asks for a run holds."""
 
     model: str = Field(default="mesh", min_length=1, max_length=256)

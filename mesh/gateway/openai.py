@@ -41,11 +41,15 @@ from monai_node.registry.wire import (
 # OpenAI accepts top_p = 0 and means the likeliest token; engines want a mass above zero.
 _TOP_P_MIN = 1e-6
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# Of chat messages and of response items.
+_PARTS_TEXT = frozenset({"text", "refusal", "input_text", "output_text"})
 _PARTS_NOT_TEXT = {
     "image_url": "an image",
+    "input_image": "an image",
     "input_audio": "audio",
     "video_url": "a video",
     "file": "a file",
+    "input_file": "a file",
 }
 
 
@@ -90,7 +94,7 @@ def read_chat(raw: dict[str, Any], run: RunId, traceparent: str | None = None) -
         model=chat.model,
         parameters=_parameters(chat, raw),
         options=chat.mesh,
-        traceparent=_traceparent(traceparent),
+        traceparent=traceparent_of(traceparent),
     )
     return ChatCall(request, chat.stream, bool(chat.stream_options.include_usage))
 
@@ -123,9 +127,9 @@ def read_run(raw: dict[str, Any], run: RunId, traceparent: str | None = None) ->
         run=run,
         messages=_conversation(wanted),
         model=wanted.model,
-        parameters=validated(Parameters, _sampling(wanted)),
+        parameters=validated(Parameters, sampling_of(wanted)),
         options=wanted.mesh.model_copy(update=plan),
-        traceparent=_traceparent(traceparent),
+        traceparent=traceparent_of(traceparent),
     )
     return RunCall(request, wanted.stream)
 
@@ -153,7 +157,8 @@ def _conversation(body: PlanBody | RunBody) -> tuple[ChatMessage, ...]:
     return _messages(body.messages or [])
 
 
-def _traceparent(given: str | None) -> str | None:
+def traceparent_of(given: str | None) -> str | None:
+    """The W3C header if it is well-formed."""
     return given if _TRACEPARENT.fullmatch(given or "") else None
 
 
@@ -182,21 +187,23 @@ def _message(message: Message, param: str) -> ChatMessage:
     if message.role == "tool" and message.tool_call_id is None:
         raise InvalidRequest(f"{param}.tool_call_id is missing", param=f"{param}.tool_call_id")
     extra = message.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_none=True)
-    content = _text(message.content, f"{param}.content")
+    content = text_of(message.content, f"{param}.content")
     return ChatMessage(role=message.role, content=content, extra=extra)
 
 
-def _text(content: str | list[Part] | None, param: str) -> str:
+def text_of(content: str | list[Part] | None, param: str) -> str:
+    """The text of a message's content; Unsupported, naming `param`, for what is not text."""
     if not isinstance(content, list):
         return content or ""
     return "\n".join(_part(part, f"{param}.{n}") for n, part in enumerate(content))
 
 
 def _part(part: Part, param: str) -> str:
-    if part.type in ("text", "refusal"):
-        text = part.text if part.type == "text" else part.refusal
+    if part.type in _PARTS_TEXT:
+        name = "refusal" if part.type == "refusal" else "text"
+        text = part.refusal if name == "refusal" else part.text
         if text is None:
-            raise InvalidRequest(f"{param}.{part.type} is missing", param=f"{param}.{part.type}")
+            raise InvalidRequest(f"{param}.{name} is missing", param=f"{param}.{name}")
         return text
     what = _PARTS_NOT_TEXT.get(part.type, f"of the type {part.type!r:.40}")
     raise Unsupported(f"{param} is {what}; only text can be read here", param=param)
@@ -205,7 +212,7 @@ def _part(part: Part, param: str) -> str:
 # --- parameters -----------------------------------------------------------------------------------
 def _parameters(chat: ChatBody, raw: dict[str, Any]) -> Parameters:
     values = {
-        **_sampling(chat),
+        **sampling_of(chat),
         "json_schema": _json_schema(chat.response_format),
         "tools": _tools(chat, raw),
         "tool_choice": _tool_choice(chat),
@@ -213,7 +220,8 @@ def _parameters(chat: ChatBody, raw: dict[str, Any]) -> Parameters:
     return validated(Parameters, values)
 
 
-def _sampling(body: Sampled) -> dict[str, Any]:
+def sampling_of(body: Sampled) -> dict[str, Any]:
+    """The fields of Parameters that say how a text is written."""
     limit = body.max_completion_tokens or body.max_tokens
     top_p = body.top_p
     return {
@@ -242,12 +250,14 @@ def _json_schema(wanted: ResponseFormat | None) -> dict[str, Any] | None:
     param = "response_format.json_schema"
     if wanted.json_schema is None:
         raise InvalidRequest(f"{param} is missing", param=param)
-    schema = wanted.json_schema.schema_ or {"type": "object"}
-    check_plain(schema, f"{param}.schema")
+    return checked_schema(wanted.json_schema.schema_ or {"type": "object"}, f"{param}.schema")
+
+
+def checked_schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
+    """`schema`, if it is one that a peer can be sent; InvalidRequest that names `param` otherwise."""
+    check_plain(schema, param)
     if len(encode_json(schema)) > SCHEMA_BYTES_MAX:
-        raise InvalidRequest(
-            f"{param}.schema is larger than {SCHEMA_BYTES_MAX} bytes", param=f"{param}.schema"
-        )
+        raise InvalidRequest(f"{param} is larger than {SCHEMA_BYTES_MAX} bytes", param=param)
     return schema
 
 
