@@ -178,11 +178,33 @@ def build_parser() -> argparse.ArgumentParser:
     recipes.add_argument("--json", action="store_true", help="print JSON")
     recipes.add_argument("action", nargs="?", choices=("list", "forget", "clear"), default="list")
     recipes.add_argument("id", nargs="?", metavar="ID", help="of the one to forget")
+    keys = commands.add_parser("keys", help="the keys with which others may use your gateway")
+    _add_key_actions(keys, state)
     commands.add_parser("peers", parents=[client], help="show the nodes of the mesh")
 
     reset = commands.add_parser("reset", parents=[state], help="remove keys, mesh secret, logs")
     reset.add_argument("--yes", action="store_true", help="do not ask")
     return parser
+
+
+def _add_key_actions(keys: argparse.ArgumentParser, state: argparse.ArgumentParser) -> None:
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+    every = argparse.ArgumentParser(add_help=False, parents=[state])
+    every.add_argument("--json", action="store_true", help="print JSON")
+    create = actions.add_parser("create", parents=[every], help="make a key and show it, once")
+    create.add_argument("--name", default="", help="whose it is, or what for")
+    create.add_argument(
+        "--right",
+        action="append",
+        choices=("chat", "admin"),
+        help="what it opens; repeatable (default: chat)",
+    )
+    create.add_argument("--rate", metavar="N/min", help="the most requests in a minute")
+    create.add_argument("--tokens", metavar="N/day", help="the most tokens in a day (UTC)")
+    create.add_argument("--expires", type=float, metavar="DAYS", help="after so many days")
+    actions.add_parser("list", parents=[every], help="show the keys, without the keys themselves")
+    revoke = actions.add_parser("revoke", parents=[every], help="make a key worthless")
+    revoke.add_argument("id", metavar="ID", help="as `keys list` shows it")
 
 
 def main(argv: Sequence[str] | None = None, *, wrap_transport: WrapTransport | None = None) -> int:

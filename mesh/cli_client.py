@@ -1,5 +1,5 @@
 """The commands that talk to a running gateway over HTTP: `ask`, `plan`, `route`, `feedback`, `peers`; and
-what needs none: `recipes`, `reset`."""
+what needs none: `recipes`, `keys`, `reset`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_node.mesh.cli_http import gateway_url, request, stream, understood
+from monai_node.mesh.cli_keys import run_keys
 from monai_node.mesh.cli_plan import plan_lines, read_plan, run_recipes
 from monai_node.mesh.cli_route import decision_line, route_lines
 from monai_node.mesh.cli_text import one_line, printable, shortened, who
@@ -39,6 +40,8 @@ def run_client(options: argparse.Namespace) -> int:
             return _feedback(options)
         case "recipes":
             return run_recipes(options)
+        case "keys":
+            return run_keys(options)
         case _:
             return _reset(options)
 

@@ -5,6 +5,7 @@
       mesh.json, mesh.lock   the mesh secret, shared by this user's nodes
       gateway.json           where this user's gateway listens, while it runs
       recipes.json, .lock    plans that this user accepted; they hold the user's words
+      keys.json, .lock       hashes of the keys with which others may use this user's gateway
       nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock;
                              a gateway's also store.sqlite (mesh.store), vectors.sqlite (mesh.vectors)
                              and, without torch, all-minilm-l6-v2-….gguf (mesh.minilm)
@@ -43,7 +44,10 @@ _SEQ_MAX = 1 << 62
 _LOCK_SECONDS_MAX = 10.0
 _LOCK_PAUSE_SECONDS = 0.01
 # What is ours in a state directory, and all that `reset` removes from it.
-_OURS = ("schema.json*", "mesh.json*", "mesh.lock", "gateway.json*", "recipes.*", ".*.partial", "nodes")
+_OURS = (
+    *("schema.json*", "mesh.json*", "mesh.lock", "gateway.json*", "recipes.*", "keys.*"),
+    *(".*.partial", "nodes"),
+)
 
 
 def state_path(path: Path | None) -> Path:
@@ -159,6 +163,10 @@ class StateDir:
     @property
     def recipes_file(self) -> Path:
         return self.path / "recipes.json"
+
+    @property
+    def keys_file(self) -> Path:
+        return self.path / "keys.json"
 
     def node(self, name: str) -> NodeDir:
         """The folder of the node called `name`, made when missing."""
