@@ -46,7 +46,7 @@ def completion(head: Head, text: str, tasks: list[PlanTask], done: AnswerComplet
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if done.tool_calls:
         message["content"] = text or None
-        message["tool_calls"] = _tool_calls(done)
+        message["tool_calls"] = tool_calls_of(done)
     return {
         "id": head.id,
         "object": "chat.completion",
@@ -61,7 +61,7 @@ def completion(head: Head, text: str, tasks: list[PlanTask], done: AnswerComplet
             }
         ],
         "usage": usage_of(done.usage),
-        "mesh": _mesh(head, tasks, done),
+        "mesh": mesh_of(head.run, tasks, done),
     }
 
 
@@ -122,7 +122,7 @@ class Chunks:
 
     def _ending(self, done: AnswerCompleted) -> bytes:
         parts = [self._chunk(delta) for delta in _tool_call_deltas(done)]
-        mesh = {**_mesh(self._head, self._tasks, done), **self._told(done).get("mesh", {})}
+        mesh = {**mesh_of(self._head.run, self._tasks, done), **self._told(done).get("mesh", {})}
         parts.append(self._chunk({}, finish_reason=done.finish_reason, mesh=mesh))
         if self._include_usage:
             parts.append(frame({**self._base(), "choices": [], "usage": usage_of(done.usage)}))
@@ -152,9 +152,10 @@ def frame(value: object, name: str | None = None) -> bytes:
     return head + b"data: " + encode_json(value) + b"\n\n"
 
 
-def _mesh(head: Head, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
+def mesh_of(run: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
+    """The provenance of an answer, as every object of ours that holds one carries it in `mesh`."""
     return {
-        "run": head.run,
+        "run": run,
         "tasks": [{"task": task.task, "text": task.text, "depends_on": task.depends_on} for task in tasks],
         "parts": done.parts,
     }
@@ -174,7 +175,8 @@ def _maker(part: Provenance) -> str:
     return quote(f"{part.model}@{part.peer_name or part.peer}"[:256], safe="@/:.+")
 
 
-def _tool_calls(done: AnswerCompleted) -> list[dict[str, Any]]:
+def tool_calls_of(done: AnswerCompleted) -> list[dict[str, Any]]:
+    """OpenAI's `tool_calls`, whatever shape the engine gave them."""
     return [_tool_call(call, n) for n, call in enumerate(done.tool_calls)]
 
 
@@ -196,7 +198,7 @@ def _tool_call(call: dict[str, Any], n: int) -> dict[str, Any]:
 def _tool_call_deltas(done: AnswerCompleted) -> list[dict[str, Any]]:
     """Of each call first its id and name, then its arguments, as OpenAI streams them."""
     deltas: list[dict[str, Any]] = []
-    for n, call in enumerate(_tool_calls(done)):
+    for n, call in enumerate(tool_calls_of(done)):
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         opened = {**call, "index": n, "function": {"name": name, "arguments": ""}}
         deltas.append({"tool_calls": [opened]})
