@@ -22,6 +22,10 @@ class Routes(Protocol):
     """Who may be asked, best first; empty when nobody reachable may. Every method may raise a
     MonaiError whose sentence says why nobody can be."""
 
+    async def foresee(self, text: str) -> None:
+        """Have ready what `for_text` needs of this text; raises nothing, and need not be waited for."""
+        ...
+
     async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
         """By what the task says: its text is embedded, and the skills that peers announce ranked."""
         ...

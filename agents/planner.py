@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from monai_node.agents.demand import policy_of
@@ -18,7 +18,7 @@ from monai_node.agents.plan import Draft, Plan, PlannerName, begin, finish
 from monai_node.agents.request import RunRequest
 from monai_node.agents.segment import Segment
 from monai_node.registry.errors import MonaiError
-from monai_node.registry.wire import Label
+from monai_node.registry.wire import ChatMessage, Label
 from monai_node.router.policy import Policy
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,12 @@ Refine = Callable[[Draft, Plan, Policy], Awaitable[Plan]]
 # Who read words and nothing but words, if anybody had to.
 _READERS: tuple[PlannerName | None, ...] = ("rules", "small", "lora", None)
 _REFINING_SECONDS = 3.0
+# A conversation this short is begun in 1.3 ms of processor time, and as one task planned in less: what
+# handing it to a thread and back takes while other requests are served. A longer one may be a megabyte.
+_SHORT_CHARS = 500
+
+
+def _tell_nobody(_: str) -> None: ...
 
 
 def labelling(
@@ -72,17 +78,23 @@ class Planner:
         self._sources = tuple(sources)
         self._refine = refine
 
-    async def plan(self, request: RunRequest, label: Label) -> Plan:
-        """The plan of a request, in at most PLANNING_SHARE_MAX of its time.
+    async def plan(
+        self, request: RunRequest, label: Label, foresee: Callable[[str], None] = _tell_nobody
+    ) -> Plan:
+        """The plan of a request, in at most PLANNING_SHARE_MAX of its time. `foresee` is told the text of a
+        request that is one task to anybody who only reads it, as soon as that is plain: nearly always the
+        plan's only task.
 
         InvalidRequest when the conversation has no text, or when a plan that the caller sent cannot be
         run; no other error.
         """
         allowance = _Allowance(request.options.deadline_seconds, asyncio.get_running_loop().time)
-        # In a thread: a request may be a megabyte.
-        begun = await asyncio.to_thread(begin, request)
+        is_short = _is_short(request.messages)
+        begun = begin(request) if is_short else await asyncio.to_thread(begin, request)
         if isinstance(begun, Plan):
             return begun
+        if begun.whole is not None:
+            foresee(begun.text)
         policy = policy_of(request, label)
         found = await self.read(begun, policy, allowance.seconds)
         seconds = allowance.seconds(_REFINING_SECONDS)
@@ -102,7 +114,13 @@ class Planner:
             found = await _within(seconds, source.name, source.plan(draft, policy))
             if found is not None:
                 return found
+        if draft.whole is not None and len(draft.text) <= _SHORT_CHARS and _is_short(draft.earlier):
+            return by_rules(draft)
         return await asyncio.to_thread(by_rules, draft)
+
+
+def _is_short(messages: Iterable[ChatMessage]) -> bool:
+    return sum(len(message.content) for message in messages) <= _SHORT_CHARS
 
 
 class _Allowance:

@@ -32,7 +32,7 @@ from monai_node.registry.events import (
     TaskWasFailed,
     run_failed,
 )
-from monai_node.registry.tasks import task_scope
+from monai_node.registry.tasks import TaskScope, task_scope
 from monai_node.registry.wire import Label
 
 _log = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ class Runner:
         It ends within the deadline of the request. A slow reader slows the run down. Closing the
         generator cancels every task of the run, and returns when their streams are reset.
         """
-        run = _Run(request, self._around)
         async with task_scope() as scope:
+            run = _Run(request, self._around, scope)
             scope.start(run.carry_out(), name=f"run {request.run}")
             is_over = False
             while not is_over:
@@ -90,7 +90,8 @@ class Runner:
 class _Run:
     """One run while it goes."""
 
-    def __init__(self, request: RunRequest, around: _Surroundings) -> None:
+    def __init__(self, request: RunRequest, around: _Surroundings, scope: TaskScope) -> None:
+        self._scope = scope
         self.feed = Feed(request.run)
         self._request = request
         self._run = request.run
@@ -132,7 +133,7 @@ class _Run:
 
     # --- phases ---------------------------------------------------------------------------------------
     async def plan(self) -> None:
-        self._plan = await self._around.planner.plan(self._request, self._label)
+        self._plan = await self._around.planner.plan(self._request, self._label, self._foresee)
         self._answer = Answer(self._plan)
         for event in planned(self._run, self._plan.graph):
             await self.feed.say(event)
@@ -145,6 +146,10 @@ class _Run:
 
     async def merge(self) -> None:
         self._ending = self._answer.ending(self._run)
+
+    def _foresee(self, text: str) -> None:
+        """Whoever may do it is asked for after this: meanwhile the plan and the contract are made."""
+        self._scope.start(self._around.means.routes.foresee(text), name=f"foresee {self._run}")
 
     def _task_failed(self, task: str, error: MonaiError) -> TaskWasFailed:
         return TaskWasFailed(run=self._run, task=task, code=error.code, message=error.message)

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from monai_node.mesh.gateway.backend import PassedOver, RouteCandidate, Routed
@@ -25,6 +26,7 @@ from monai_node.router.policy import Policy
 from monai_node.router.rank import rank, rank_general, rank_named
 from monai_node.router.speed import Speeds
 from monai_node.router.sticky import Conversations
+from monai_node.router.texts import cleaned
 from monai_node.router.worth import Knowledge
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Routing:
         self, offers: Offers, embedder: Embedder, announced: Embedder, policy: Policy, evidence: Evidence
     ) -> None:
         self._offers = offers
+        self._embedder = embedder
         self._index = SkillIndex(embedder, announced)
         self._policy = policy
         self._evidence = evidence
@@ -82,6 +85,11 @@ class Routing:
         await self._reachable.wait()
 
     # --- Routes -------------------------------------------------------------------------------------
+    async def foresee(self, text: str) -> None:
+        # What goes wrong here goes wrong again in `for_text`, which knows what to do without a vector.
+        with suppress(MonaiError):
+            await self._embedder.embed([cleaned(text)])
+
     async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
         return (await self._ranking(text, Sieve(demand.within(self._policy)))).candidates
 

@@ -113,6 +113,8 @@ class Everybody:
 
     peers: Sequence[Peer]
 
+    async def foresee(self, text: str) -> None: ...
+
     async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
         return self.for_passthrough(demand)
 

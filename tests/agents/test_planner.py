@@ -36,6 +36,34 @@ async def second_needs_first(segments: Sequence[Segment]) -> Reading:
     return Reading(("task",) * len(segments), ((), *[(at,) for at in range(len(segments) - 1)]))
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "told"),
+    [
+        ("Write a poem about rivers", None, ["Write a poem about rivers"]),
+        (TWO, None, []),
+        ("Write a poem about rivers", MeshOptions(plan="never"), []),
+    ],
+)
+def test_the_text_of_the_only_task_is_told_before_anybody_reads(
+    text: str, options: MeshOptions | None, told: list[str]
+) -> None:
+    steps: list[str] = []
+
+    async def reads(draft: Draft, _: Policy) -> None:
+        steps.append("read")
+
+    request = RunRequest(
+        run=RunId("run-1"),
+        messages=(ChatMessage(role="user", content=text),),
+        options=options or MeshOptions(),
+    )
+    source = Source("small", 1, reads, takes_whole=True)
+    found = asyncio.run(Planner([source]).plan(request, "trusted", steps.append))
+    assert [step for step in steps if step != "read"] == told
+    assert not told or steps == [*told, "read"]
+    assert not told or [task.text for task in found.graph.tasks] == told
+
+
 def test_without_a_source_the_rules_plan() -> None:
     found = planned()
     assert found.planner == "rules"

@@ -72,6 +72,10 @@ class ScriptedRoutes:
     candidates: Sequence[Candidate] = (peer("ada"),)
     asked: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
     done: list[tuple[Demand, Candidate]] = field(default_factory=list[tuple[Demand, Candidate]])
+    foreseen: list[str] = field(default_factory=list[str])
+
+    async def foresee(self, text: str) -> None:
+        self.foreseen.append(text)
 
     async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
         self.asked.append(("text", text, demand.label))
@@ -274,6 +278,21 @@ def test_who_may_do_it_is_asked_by_what_the_request_fixes(
     answer(play(request_, sender, routes))
     assert routes.asked == [asked]
     assert [sent.label for sent in sender.requests.values()] == [asked[2]]
+
+
+@pytest.mark.parametrize(("model", "told"), [("mesh", ["Name a tree"]), ("small", [])])
+def test_what_is_asked_for_by_its_words_is_foreseen(model: str, told: list[str]) -> None:
+    routes = ScriptedRoutes()
+    answer(play(ask(text="Name a tree", model=model), ScriptedSender(), routes))
+    assert routes.foreseen == told
+
+
+def test_a_run_ends_though_what_was_foreseen_never_comes() -> None:
+    class Stuck(ScriptedRoutes):
+        async def foresee(self, text: str) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    assert shown(play(ask(text="Name a tree"), ScriptedSender(), Stuck())) == "NAME A TREE"
 
 
 def test_without_anybody_the_run_fails_with_when_to_try_again_and_what_to_do() -> None:

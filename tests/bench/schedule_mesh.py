@@ -75,6 +75,8 @@ class Mesh:
         now = time.monotonic()
         return rank_general(offers, of_label("trusted"), Knowledge(self.health), now).candidates
 
+    async def foresee(self, text: str) -> None: ...
+
     async def for_text(self, text: str, demand: Demand) -> Sequence[Candidate]:
         return self.candidates()
 
