@@ -4,10 +4,14 @@ Also the errors that only an HTTP front can have.
 
 MonaiError
 ├── CallerError
-│   ├── NotAllowed         403  a host name or a web page that this gateway does not answer
+│   ├── InvalidKey         401  no key where one is needed, or one that is none of ours
+│   ├── NotAllowed         403  a host name or a web page that this gateway does not answer; a right
+│   │                           that a key lacks; what its owner refuses
 │   ├── MethodNotAllowed   405
-│   └── BodyTooSlow        408
+│   ├── BodyTooSlow        408
+│   └── Cancelled          499  by its client; over a socket, where it is still there to be told
 └── NodeError
+    ├── OverLimit          429  this caller had its share
     └── TooManyRuns        429
 """
 
@@ -35,6 +39,11 @@ _RETRY_LATER = frozenset({429, 503})
 _RETRY_AFTER_SECONDS_DEFAULT = 2.0
 
 
+class InvalidKey(CallerError):
+    status = 401
+    default_code = "invalid_api_key"
+
+
 class NotAllowed(CallerError):
     status = 403
     default_code = "not_allowed"
@@ -50,10 +59,31 @@ class BodyTooSlow(CallerError):
     default_code = "request_timeout"
 
 
+class Cancelled(CallerError):
+    status = 499  # nginx's, for which HTTP has none
+    default_code = "cancelled"
+
+
+class OverLimit(NodeError):
+    """Its code is `insufficient_quota` where it is of no use to come back within a run's time."""
+
+    status = 429
+    kind = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+
 class TooManyRuns(NodeError):
+    """`position` is the place in the line that the request had, or would have had, from 1."""
+
     status = 429
     kind = "rate_limit_error"
     default_code = "too_many_runs"
+
+    def __init__(
+        self, message: str, *, position: int | None = None, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.position = position
 
 
 def error_body(error: MonaiError | RunFailed) -> dict[str, Any]:
@@ -76,7 +106,11 @@ def error_headers(error: MonaiError | RunFailed) -> dict[str, str]:
         after = _RETRY_AFTER_SECONDS_DEFAULT
     if after is not None:
         headers["retry-after"] = str(max(1, math.ceil(after)))
-    if error.status in _NEVER_RETRIED:
+    if isinstance(error, TooManyRuns) and error.position is not None:
+        headers["x-queue-position"] = str(error.position)
+    if error.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="monai-node"'
+    if error.status in _NEVER_RETRIED or error.code == "insufficient_quota":
         headers["x-should-retry"] = "false"
     return headers
 

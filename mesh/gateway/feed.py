@@ -13,7 +13,8 @@ from monai_node.mesh.gateway.caller import Caller
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
 from monai_node.registry.events import AnswerCompleted, RunEvent, RunFailed, run_failed
 
-_EVENTS_WAITING_MAX = 64  # a client that reads slowly slows its own run down
+FINISH_SECONDS = 5.0  # for what a run still does after its last event
+_EVENTS_WAITING_MAX = 64
 
 
 class Watch(Protocol):
@@ -46,7 +47,8 @@ async def _closing(events: AsyncIterator[RunEvent]) -> AsyncGenerator[AsyncItera
 class Feed:
     """The events of one run, ended by exactly one `answer.completed` or `error`, come what may.
 
-    `watches` are told of every event as it happens, and once of the end."""
+    `watches` are told of every event as it happens, and once of the end. Bounded: a reader that is far
+    behind slows its own run down."""
 
     def __init__(
         self, backend: Runs, request: RunRequest, limit_seconds: float, watches: Sequence[Watch] = ()
@@ -56,7 +58,10 @@ class Feed:
         self._limit_seconds = limit_seconds
         self._watches = watches
         self._queue: asyncio.Queue[RunEvent] = asyncio.Queue(_EVENTS_WAITING_MAX)
+        self._seq = 0  # of the next event
         self._has_ended = False
+        self._clock: asyncio.Timeout | None = None  # while the run goes on
+        self._stopped_by: MonaiError | None = None
 
     async def next(self, until: float | None = None) -> RunEvent | None:
         """The next event; None when the loop's clock reaches `until` first."""
@@ -66,13 +71,22 @@ class Feed:
         except TimeoutError:
             return None
 
+    def stop(self, error: MonaiError) -> None:
+        """End the run; its last event says `error`, unless it has ended by itself."""
+        if self._has_ended:
+            return
+        self._stopped_by = error
+        if self._clock is not None and not self._clock.expired():
+            self._clock.reschedule(0.0)  # long ago by any loop's clock
+
     async def pump(self) -> None:
         """Runs the request. The backend's iterator is iterated and closed in this one task, because
         the run may own a task group, which cannot be left from another task."""
         try:
-            error = await self._run()
+            error = self._stopped_by or await self._run()
             if not self._has_ended:
-                await self._pass_on(run_failed(self._request.run, error))
+                failed = run_failed(self._request.run, error)
+                await self._pass_on(failed.model_copy(update={"seq": self._seq}))
         finally:
             for watch in self._watches:
                 watch.close()
@@ -82,6 +96,7 @@ class Feed:
         clock = asyncio.timeout(self._limit_seconds)
         try:
             async with clock, _closing(self._backend.run(self._request)) as events:
+                self._clock = clock
                 async for event in events:
                     await self._pass_on(event)
             return Internal("the run ended without an answer")
@@ -90,10 +105,14 @@ class Feed:
         except Exception as error:
             # An entry point: whatever a run raises must end this one request, and only it.
             if clock.expired():
+                if self._stopped_by is not None:
+                    return self._stopped_by
                 seconds = self._request.options.deadline_seconds
                 return DeadlineExceeded(f"no answer within the {seconds:g} seconds of this request")
             log_defect(f"run {self._request.run}", error)
             return Internal("the run failed for a reason inside this node; its log says where")
+        finally:
+            self._clock = None
 
     async def _pass_on(self, event: RunEvent) -> None:
         """The iterator is read to its end, beyond the last event, so that the run can finish."""
@@ -102,4 +121,5 @@ class Feed:
         for watch in self._watches:
             watch.note(event)
         await self._queue.put(event)
+        self._seq = event.seq + 1
         self._has_ended = isinstance(event, AnswerCompleted | RunFailed)

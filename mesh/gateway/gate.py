@@ -1,27 +1,137 @@
-"""How many runs go on here at once."""
+"""How many runs go on here at once, and who waits for a place."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from monai_node.mesh.gateway.errors import TooManyRuns
 
+_RUN_SECONDS_GUESS = 5.0  # until one was measured
+_RUN_WEIGHT = 0.1  # of the last run in the moving average
+_RETRY_SECONDS_MAX = 60.0
+
+_Place = asyncio.Future[None]
+
 
 class RunGate:
-    """Counts runs in flight, and turns away what is too many."""
+    """Holds `runs_max` places. Who finds none waits: at most `waiting_max` at once, `waiting_seconds` each.
 
-    def __init__(self, runs_max: int) -> None:
+    Places are shared fairly between callers, by the key that `admit` is given: a free place goes to the one
+    who has the fewest, of those to who came first. In a full line whoever has many waiting makes room for
+    whoever has few.
+    """
+
+    def __init__(
+        self,
+        runs_max: int,
+        waiting_max: int = 0,
+        waiting_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runs_max = runs_max
-        self.running_count = 0
+        self._waiting_max = waiting_max
+        self._waiting_seconds = waiting_seconds
+        self._clock = clock
+        self._running: Counter[str] = Counter()
+        self._lines: dict[str, deque[_Place]] = {}  # without empty ones; the longest waiting key first
+        self._run_seconds = _RUN_SECONDS_GUESS
+
+    @property
+    def running_count(self) -> int:
+        return self._running.total()
+
+    @property
+    def waiting_count(self) -> int:
+        return sum(map(len, self._lines.values()))
 
     @asynccontextmanager
-    async def admit(self) -> AsyncGenerator[None]:
-        """Holds one place; TooManyRuns when there is none."""
-        if self.running_count >= self._runs_max:
-            raise TooManyRuns(f"{self._runs_max} requests are in flight here; try again shortly")
-        self.running_count += 1
+    async def admit(self, key: str = "") -> AsyncGenerator[None]:
+        """Holds one place; TooManyRuns, which says when to come back, when none could be had."""
+        if self.running_count < self._runs_max:
+            self._running[key] += 1
+        else:
+            await self._wait(key)
+        began = self._clock()
         try:
             yield
         finally:
-            self.running_count -= 1
+            self._run_seconds += _RUN_WEIGHT * (self._clock() - began - self._run_seconds)
+            self._free(key)
+
+    async def _wait(self, key: str) -> None:
+        """Returns with a place held."""
+        self._make_room(key)
+        place: _Place = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(key, deque()).append(place)
+        try:
+            async with asyncio.timeout(self._waiting_seconds):
+                await place
+        except TimeoutError:
+            if not _is_held(place):
+                raise self._refusal(self._position(key, place)) from None
+        except asyncio.CancelledError:
+            if _is_held(place):
+                self._free(key)
+            raise
+        finally:
+            self._leave(key, place)
+
+    def _make_room(self, key: str) -> None:
+        if self.waiting_count < self._waiting_max:
+            return
+        position = self.waiting_count + 1
+        longest = max(self._lines, key=lambda other: len(self._lines[other]), default=key)
+        if len(self._lines.get(longest, ())) <= len(self._lines.get(key, ())) + 1:
+            raise self._refusal(position)
+        last = self._lines[longest].pop()
+        if not last.done():
+            last.set_exception(self._refusal(position - 1))
+
+    def _position(self, key: str, place: _Place) -> int:
+        """The place in a line that is left, from 1: as if of each key one were served in turn."""
+        ahead = self._lines[key].index(place)
+        others = (len(line) for other, line in self._lines.items() if other != key)
+        return 1 + ahead + sum(min(length, ahead) for length in others)
+
+    def _free(self, key: str) -> None:
+        """Give the place on, or keep it free."""
+        self._running[key] -= 1
+        if not self._running[key]:
+            del self._running[key]
+        while self._lines:
+            next_key = min(self._lines, key=lambda waiting: self._running[waiting])
+            line = self._lines.pop(next_key)
+            place = line.popleft()
+            if line:
+                self._lines[next_key] = line  # behind the other keys
+            if not place.done():  # else its client has just left
+                place.set_result(None)
+                self._running[next_key] += 1
+                return
+
+    def _leave(self, key: str, place: _Place) -> None:
+        line = self._lines.get(key)
+        if line is None:
+            return
+        with suppress(ValueError):  # it was served, or turned away
+            line.remove(place)
+        if not line:
+            del self._lines[key]
+
+    def _refusal(self, position: int) -> TooManyRuns:
+        seconds = position * self._run_seconds / max(self.running_count, 1)
+        seconds = min(max(seconds, 1.0), _RETRY_SECONDS_MAX)
+        return TooManyRuns(
+            f"{self._runs_max} requests are in flight here, and this one would be number {position} of those"
+            f" that wait; try again in {seconds:.0f} s",
+            position=position,
+            retry_after_seconds=seconds,
+        )
+
+
+def _is_held(place: _Place) -> bool:
+    return place.done() and not place.cancelled() and place.exception() is None

@@ -16,7 +16,7 @@ from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import caller_of
 from monai_node.mesh.gateway.completion import KEEP_ALIVE, completion_headers
 from monai_node.mesh.gateway.errors import error_response
-from monai_node.mesh.gateway.feed import Feed
+from monai_node.mesh.gateway.feed import FINISH_SECONDS, Feed
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.trail import Trail
@@ -25,8 +25,7 @@ from monai_node.registry.tasks import task_scope
 
 _T = TypeVar("_T")
 
-_FINISH_SECONDS = 5.0  # for what a run still does after its last event
-_SSE_HEADERS = [
+SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold small chunks back
@@ -69,17 +68,25 @@ class RunResponse(Response):
         self._config = site.config
         self._clock = asyncio.get_running_loop().time
         self._trail = Trail(self._clock())
+        self._is_answered = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._site.gate.admit(), task_scope() as tasks:
-            feed = self._site.feed(self._request, caller_of(scope), self._runs)
+        # Whoever goes away while it waits for its place is noticed as well.
+        async with task_scope() as tasks:
+            answering = tasks.start(self._answer_in_turn(scope, send), name="answer")
+            gone = tasks.start(disconnected(receive), name="disconnect")
+            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if self._is_answered:
+                await asyncio.wait({answering}, timeout=FINISH_SECONDS)
+
+    async def _answer_in_turn(self, scope: Scope, send: Send) -> None:
+        caller = caller_of(scope)
+        async with self._site.gate.admit(caller.key), task_scope() as tasks:
+            feed = self._site.feed(self._request, caller, self._runs)
             pump = tasks.start(feed.pump(), name=f"run {self._request.run}")
-            writing = self._stream(feed, send) if self._is_stream else self._whole(feed, send)
-            writer = tasks.start(writing, name="answer")
-            gone = tasks.start(_disconnected(receive), name="disconnect")
-            await asyncio.wait({writer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if writer.done():
-                await asyncio.wait({pump}, timeout=_FINISH_SECONDS)
+            await (self._stream(feed, send) if self._is_stream else self._whole(feed, send))
+            self._is_answered = True
+            await asyncio.wait({pump})
 
     async def _whole(self, feed: Feed, send: Send) -> None:
         tasks: list[PlanTask] = []
@@ -104,12 +111,12 @@ class RunResponse(Response):
             return await self._answer(error_response(event), send)
         told = {"x-mesh-run": self._request.run, **self._trail.headers()}
         more = [(name.encode(), value.encode("ascii")) for name, value in told.items()]
-        await self._send(send, _start(200, [*_SSE_HEADERS, *more]))
+        await self._send(send, answer_start(200, [*SSE_HEADERS, *more]))
         until = 0.0
         while True:
             is_last = isinstance(event, AnswerCompleted | RunFailed)
             if frames:
-                await self._send(send, _body(frames, more=not is_last))
+                await self._send(send, answer_body(frames, more=not is_last))
                 until = self._clock() + self._config.keep_alive_seconds
             if is_last:
                 return None
@@ -136,24 +143,28 @@ class RunResponse(Response):
     async def _answer(self, response: Response, send: Send) -> None:
         response.headers["x-mesh-run"] = self._request.run
         response.headers.update(self._trail.headers(self._clock()))
-        start = _start(response.status_code, response.raw_headers)
-        for message in (start, _body(bytes(response.body), more=False)):
+        start = answer_start(response.status_code, response.raw_headers)
+        for message in (start, answer_body(bytes(response.body), more=False)):
             await self._send(send, message)
 
     async def _send(self, send: Send, message: dict[str, object]) -> None:
-        """ClientDisconnect also when the client is there but takes nothing for too long."""
-        try:
-            async with asyncio.timeout(self._config.stall_seconds):
-                await send(message)
-        except TimeoutError:
-            raise ClientDisconnect from None
+        await deliver(send, message, self._config.stall_seconds)
 
 
-def _start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, object]:
+async def deliver(send: Send, message: dict[str, object], stall_seconds: float) -> None:
+    """ClientDisconnect also when the client is there but takes nothing for too long."""
+    try:
+        async with asyncio.timeout(stall_seconds):
+            await send(message)
+    except TimeoutError:
+        raise ClientDisconnect from None
+
+
+def answer_start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, object]:
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-def _body(data: bytes, *, more: bool) -> dict[str, object]:
+def answer_body(data: bytes, *, more: bool) -> dict[str, object]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
@@ -166,13 +177,14 @@ async def while_connected(work: Awaitable[_T], receive: Receive) -> _T:
 
     async with task_scope() as tasks:
         doing = tasks.start(do(), name="work")
-        gone = tasks.start(_disconnected(receive), name="disconnect")
+        gone = tasks.start(disconnected(receive), name="disconnect")
         await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)
     if not found:
         raise ClientDisconnect
     return found[0]
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -228,7 +228,9 @@ def test_a_run_that_fails_on_the_way_ends_its_stream_with_the_error() -> None:
 
 def test_more_runs_than_allowed_are_asked_to_come_back() -> None:
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(create_app(ScriptedBackend(), GatewayConfig(runs_max=0)))
+        transport = httpx.ASGITransport(
+            create_app(ScriptedBackend(), GatewayConfig(runs_max=0, waiting_max=0))
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.post("/v1/runs", json={"graph": GRAPH})
 

@@ -16,6 +16,7 @@ from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.completion import Chunks, Head
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import TooManyRuns
+from monai_node.mesh.gateway.feed import Feed
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.openai import ChatCall
 from monai_node.mesh.gateway.site import Site
@@ -28,7 +29,7 @@ from monai_node.mesh.gateway.testing import (
     says,
 )
 from monai_node.registry.errors import NotFound, PeerLost
-from monai_node.registry.events import AnswerDelta, RunCreated, RunEvent
+from monai_node.registry.events import AnswerDelta, RunCreated, RunEvent, RunFailed
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import ChatMessage
 
@@ -306,3 +307,62 @@ def test_a_watcher_sees_every_event_and_the_end() -> None:
     asyncio.run(run())
     expected = ["run.created", "plan.task", "answer.delta", "answer.completed", "closed"]
     assert seen == ["run-abc of nobody", *expected]
+
+
+@pytest.mark.parametrize("call", [WHOLE, STREAM])
+def test_a_request_waits_for_its_place_and_leaves_the_line_with_its_client(call: ChatCall) -> None:
+    async def run() -> None:
+        gate, client, backend = RunGate(1, 8, 60.0), _Client(), ScriptedBackend()
+        async with gate.admit():
+            waiting = asyncio.create_task(_answer(backend, call, gate=gate))
+            leaving = asyncio.create_task(_answer(backend, call, client=client, gate=gate))
+            while gate.waiting_count < 2:
+                await asyncio.sleep(0)
+            client.gone.set()
+            await leaving
+            assert gate.waiting_count == 1
+            assert client.received == []
+        assert (await waiting).status == 200
+        assert len(backend.requests) == 1
+
+    asyncio.run(run())
+
+
+def test_a_run_that_is_stopped_ends_with_that_error_and_the_next_number() -> None:
+    async def run() -> list[RunEvent]:
+        async def script(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
+            yield RunCreated(run=request.run)
+            for n in range(1, 200):  # more than a feed holds
+                yield AnswerDelta(run=request.run, text="more", seq=n)
+            await asyncio.Event().wait()
+
+        feed = Feed(ScriptedBackend(script), REQUEST, 60.0)
+        pump = asyncio.create_task(feed.pump())
+        events: list[RunEvent] = []
+        while not (events and isinstance(events[-1], RunFailed)):
+            event = await feed.next()
+            assert event is not None
+            events.append(event)
+            if len(events) == 10:
+                await asyncio.sleep(0)  # the feed is full again
+                feed.stop(PeerLost("enough"))
+        await pump
+        return events
+
+    events = asyncio.run(run())
+    assert [event.seq for event in events] == list(range(len(events)))
+    assert len(events) < 100
+    assert events[-1].type == "error"
+    assert events[-1].code == "peer_lost"
+
+
+def test_a_run_that_is_stopped_before_it_began_says_so() -> None:
+    async def run() -> RunEvent | None:
+        feed = Feed(ScriptedBackend(), REQUEST, 60.0)
+        feed.stop(PeerLost("enough"))
+        await feed.pump()
+        return await feed.next()
+
+    event = asyncio.run(run())
+    assert isinstance(event, RunFailed)
+    assert (event.seq, event.code) == (0, "peer_lost")
