@@ -62,6 +62,8 @@ def progress(
                 skill=candidate.skill,
                 peer=candidate.peer,
                 peer_name=candidate.peer_name,
+                model=candidate.model,
+                score=candidate.score,
                 reasons=list(candidate.reasons),
             )
         case Accepted(attempt=attempt, position=position):

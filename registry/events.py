@@ -76,7 +76,8 @@ class PlanTask(Event):
 
 
 class TaskDispatched(Event):
-    """A task was sent to a peer; `reasons` says why to this one, in words."""
+    """A task was sent to a peer; `reasons` says why to this one, in words, and `score` in one number: higher
+    is better, comparable within one task only. `model` is an alias; "" for an agent."""
 
     type: Literal["task.dispatched"] = "task.dispatched"
     task: str
@@ -84,6 +85,8 @@ class TaskDispatched(Event):
     skill: str
     peer: str
     peer_name: str
+    model: str = ""
+    score: float = 0.0
     reasons: list[str]
 
 
