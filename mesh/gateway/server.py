@@ -15,11 +15,15 @@ from starlette.types import ASGIApp
 from monai_node.mesh.gateway.limits import is_loopback
 from monai_node.registry.errors import SetupError
 from monai_node.registry.tasks import task_scope
+from monai_node.registry.wire import REQUEST_BODY_BYTES_MAX
 
 _TICK_SECONDS = 1.0  # how often uvicorn renews its Date header
 _DRAIN_SECONDS = 10  # for answers under way when the gateway stops; then they are cut
 _CUT_SECONDS = 5  # for what was cut to clean up: closing a run tells its peers
 _IDLE_SECONDS = 30  # longer than clients keep an idle connection, so that they close it, not we
+# Of a WebSocket: a request body and what stands around it. A client that answers no ping is gone.
+_MESSAGE_BYTES_MAX = REQUEST_BODY_BYTES_MAX + 4096
+_PING_SECONDS = 20
 # A client that takes nothing of what was sent for this long loses its connection, kernel buffers
 # included (tcp(7), TCP_USER_TIMEOUT). Linux only; elsewhere the app's own time for a send must do.
 _UNREAD_MS = 60_000
@@ -53,6 +57,11 @@ async def open_server(
         uvicorn.Config(
             app,
             http="h11",
+            ws="websockets-sansio",
+            ws_max_size=_MESSAGE_BYTES_MAX,
+            ws_ping_interval=_PING_SECONDS,
+            ws_ping_timeout=_PING_SECONDS,
+            ws_per_message_deflate=False,  # a small message could unfold into a large one
             lifespan="off",
             log_config=None,
             access_log=False,  # paths carry what users wrote (GET /v1/route?text=…)

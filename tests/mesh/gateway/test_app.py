@@ -72,7 +72,7 @@ def test_garbage_is_a_400(path: str) -> None:
     [("POST", "/v1/chat/completions"), ("POST", "/v1/plan"), ("GET", "/v1/route?text=hello")],
 )
 def test_more_work_than_allowed_is_asked_to_come_back(method: str, path: str) -> None:
-    config = GatewayConfig(runs_max=0)
+    config = GatewayConfig(runs_max=0, waiting_max=0)
     answer = _ask(method, path, config=config, json=HELLO)
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) >= 1

@@ -154,7 +154,7 @@ def test_a_wrong_option_and_too_many_runs_are_the_clients_own_errors() -> None:
         with pytest.raises(RateLimitError):
             await client.chat.completions.create(model="mesh", messages=HELLO)
 
-    _with_client(says("Hello"), use, GatewayConfig(runs_max=0))
+    _with_client(says("Hello"), use, GatewayConfig(runs_max=0, waiting_max=0))
 
 
 def test_mesh_events_do_not_break_the_client() -> None:
