@@ -17,14 +17,17 @@ from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.socket_routes import socket_routes
 
 
-def create_app(backend: Backend, config: GatewayConfig | None = None) -> FastAPI:
-    """The gateway in front of `backend`. Holds no state but who runs and who waits."""
-    config = config or GatewayConfig()
-    site = Site(backend, config, RunGate(config.runs_max, config.waiting_max, config.waiting_seconds))
+def create_app(
+    backend: Backend, config: GatewayConfig | None = None, access: Access | None = None
+) -> FastAPI:
+    """The gateway in front of `backend`, for whoever `access` lets in: everybody without. Holds no other
+    state but who runs and who waits."""
+    config, access = config or GatewayConfig(), access or Access()
+    site = Site(backend, config, RunGate(config.runs_max, config.waiting_max, config.waiting_seconds), access)
     # No /docs and /redoc: their pages load scripts from elsewhere.
     app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
     for routes in (openai_routes, mesh_routes, socket_routes, health_routes):
         app.include_router(routes(site))
     install_error_handlers(app)
-    app.add_middleware(Guard, config=config)
+    app.add_middleware(Guard, config=config, access=access)
     return app

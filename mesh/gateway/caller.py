@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 from starlette.types import Scope
 
-Right = Literal["chat", "admin"]
+from monai_node.mesh.keys import Right
 
 _KEY = "monai.caller"
 
@@ -20,6 +20,10 @@ class Caller:
     key: str = ""
     rights: frozenset[Right] = frozenset(("chat", "admin"))
     request_id: str = ""
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.rights
 
 
 NOBODY = Caller()

@@ -2,7 +2,8 @@
 
 Who may ask: a browser runs pages of strangers on this machine, and loopback does not stop them. A
 page that resolves its own name to 127.0.0.1 (DNS rebinding) betrays itself by the Host header, one
-that calls us directly by Origin or Sec-Fetch-Site. No CORS header is ever sent.
+that calls us directly by Origin or Sec-Fetch-Site. No CORS header is ever sent. Then the key: before
+a byte of the body is read, and nothing behind this layer sees it.
 
 How much: a body has a size and a time. Every answer carries `x-request-id`.
 """
@@ -12,12 +13,16 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from ipaddress import ip_address
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access_rules import SOCKET_PROTOCOL, offered, right_needed, without_keys
+from monai_node.mesh.gateway.caller import NOBODY, Caller, set_caller
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import BodyTooSlow, NotAllowed, error_response
 from monai_node.registry.errors import Internal, MonaiError, RequestTooLarge, log_defect
@@ -31,18 +36,27 @@ def is_loopback(host: str) -> bool:
     """Whether a host, in a URL's spelling, is this machine by definition and not by look-up."""
     if host.lower() == "localhost":
         return True
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        found = ip_address(host.strip("[]"))
     except ValueError:
-        return False
+        return None
+    # How a socket that listens to both names an IPv4 address.
+    return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found
 
 
-def refusal(headers: Headers, config: GatewayConfig) -> MonaiError | None:
-    """Why a request with these headers is not answered; None when it is."""
+def refusal(headers: Headers, config: GatewayConfig, local: str = "") -> MonaiError | None:
+    """Why a request with these headers is not answered; None when it is. `local` is the address at which it
+    came in: who names that one was not led here by another name."""
     host = headers.get("host", "")
     authority = _AUTHORITY.fullmatch(host)
     name = authority["host"].lower().rstrip(".") if authority else ""
-    if not is_loopback(name) and name not in map(str.lower, config.hosts):
+    is_ours = is_loopback(name) or name in map(str.lower, config.hosts)
+    if not is_ours and (_address(name) is None or _address(name) != _address(local)):
         return NotAllowed("this gateway does not answer to that host name", code="host_not_allowed")
     if _is_foreign_page(headers, host):
         return NotAllowed("a web page of another origin may not use this gateway", code="origin_not_allowed")
@@ -74,23 +88,52 @@ def request_id_of(headers: Headers) -> str:
 class Guard:
     """The layer itself. Also the last resort for an exception that nobody handled."""
 
-    def __init__(self, app: ASGIApp, config: GatewayConfig) -> None:
+    def __init__(self, app: ASGIApp, config: GatewayConfig, access: Access | None = None) -> None:
         self._app = app
         self._config = config
+        self._access = access or Access()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
-        elif scope["type"] == "websocket" and refusal(Headers(scope=scope), self._config):
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
+        elif scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _enter(self, scope: Scope, method: str, answer: _Answer) -> MonaiError | None:
+        """Why this request goes no further; None when it does, and then its caller is known."""
         headers = Headers(scope=scope)
-        answer = _Answer(send, request_id_of(headers))
+        refused = refusal(headers, self._config, (scope.get("server") or ("",))[0])
+        if refused is not None:
+            return refused
+        needed = right_needed(method, scope["path"])
+        address = (scope.get("client") or ("",))[0]
         try:
-            refused = refusal(headers, self._config)
+            answer.caller = self._access.identify(headers, needed, address, answer.request_id)
+            set_caller(scope, answer.caller)
+            self._access.begin(answer.caller)
+        except MonaiError as error:
+            return error
+        scope["headers"] = without_keys(scope["headers"])
+        return None
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(send, self._access, request_id_of(Headers(scope=scope)))
+        has_protocol = SOCKET_PROTOCOL in offered(Headers(scope=scope))
+        refused = self._enter(scope, "WEBSOCKET", answer)
+        if refused is None:
+            scope["subprotocols"] = [SOCKET_PROTOCOL] if has_protocol else []
+            answer.subprotocol = SOCKET_PROTOCOL if has_protocol else None
+            return await self._app(scope, receive, answer.send)
+        if "websocket.http.response" in scope.get("extensions", {}):
+            return await error_response(refused)(scope, receive, answer.send)
+        return await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(send, self._access, request_id_of(Headers(scope=scope)))
+        try:
+            refused = self._enter(scope, scope["method"], answer)
             if refused is not None:
                 return await error_response(refused)(scope, receive, answer.send)
             body = _Body(receive, self._config)
@@ -109,20 +152,30 @@ class Guard:
 
 
 class _Answer:
-    """The sending side: adds the headers that every answer has."""
+    """The sending side: adds the headers that every answer has, and chooses the subprotocol of a socket."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, access: Access, request_id: str) -> None:
         self._send = send
+        self._access = access
         self.request_id = request_id
+        self.caller: Caller = NOBODY
+        self.subprotocol: str | None = None
         self.is_started = False
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.is_started = True
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self.request_id
-            headers["x-content-type-options"] = "nosniff"
+        match message["type"]:
+            case "http.response.start" | "websocket.http.response.start":
+                self.is_started = True
+                MutableHeaders(scope=message).update(self._headers())
+            case "websocket.accept" if self.subprotocol is not None:
+                message["subprotocol"] = self.subprotocol
+            case _:
+                pass
         await self._send(message)
+
+    def _headers(self) -> Mapping[str, str]:
+        own = {"x-request-id": self.request_id, "x-content-type-options": "nosniff"}
+        return {**own, **self._access.headers(self.caller)}
 
 
 class _Body:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from monai_node.agents.request import RunRequest
+from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.backend import Backend, Runs
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.config import GatewayConfig
@@ -15,15 +16,17 @@ from monai_node.mesh.gateway.gate import RunGate
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Every run of every face goes through one `gate` and is seen by every watcher."""
+    """Every run of every face goes through one `gate`, counts for its caller's `access` and is seen by every
+    watcher."""
 
     backend: Backend
     config: GatewayConfig
     gate: RunGate
+    access: Access = field(default_factory=Access)
     watchers: Sequence[Watcher] = field(default=())
 
     def feed(self, request: RunRequest, caller: Caller, runs: Runs | None = None) -> Feed:
         """The events of a run that begins when the feed is pumped; `runs` stands before the backend."""
         seconds = request.options.deadline_seconds + self.config.grace_seconds
-        watches = [watcher.watch(request, caller) for watcher in self.watchers]
+        watches = [watcher.watch(request, caller) for watcher in (self.access, *self.watchers)]
         return Feed(runs or self.backend, request, seconds, watches)

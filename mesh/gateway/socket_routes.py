@@ -116,6 +116,7 @@ class _Session:
         if len(self._runs) >= RUNS_PER_SOCKET_MAX:
             raise TooManyRuns(f"{RUNS_PER_SOCKET_MAX} runs go on over this socket; wait until one has ended")
         wanted = wanted_of(said, new_run_id(), self._traceparent)
+        self._site.access.begin(self._caller)  # its key may have been revoked since the socket was opened
         run = self._runs[wanted.request.run] = _Run(said.id)
         run.task = self._tasks.start(self._carry_out(wanted, run), name=f"socket's {wanted.request.run}")
 
@@ -123,7 +124,8 @@ class _Session:
         request = wanted.request
         try:
             async with self._site.gate.admit(self._caller.key), task_scope() as tasks:
-                runs = Accepting(self._site.backend) if wanted.is_plan else None
+                is_kept = wanted.is_plan and self._caller.is_admin
+                runs = Accepting(self._site.backend) if is_kept else None
                 run.feed = feed = self._site.feed(request, self._caller, runs)
                 pump = tasks.start(feed.pump(), name=f"run {request.run}")
                 await self._pass_on(feed, run)
