@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import install_error_handlers
