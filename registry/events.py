@@ -14,9 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from monai_node.registry.errors import MonaiError
 from monai_node.registry.wire import Usage
 
+# What is sent has every field, so that its schema says so.
+_SENT = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
+
 
 class Event(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(_SENT, extra="forbid")
 
     run: str
     seq: int = 0
@@ -26,7 +29,7 @@ class MadeItem(BaseModel):
     """Who did a task for one item of a list, or had it last; `item` is the beginning of it. No peer:
     nobody was asked."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _SENT
 
     item: str
     peer: str = ""
@@ -44,7 +47,7 @@ class Provenance(BaseModel):
     is given all the same: it is not what was asked for, as checked in code, and nobody had a better one.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _SENT
 
     task: str
     text: str  # the task in words

@@ -56,14 +56,18 @@ ClientMessage = RunStart | RunCancel | Ping
 _KINDS: dict[str, type[ClientMessage]] = {"run.start": RunStart, "run.cancel": RunCancel, "ping": Ping}
 
 
-class Pong(BaseModel):
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
+
+
+class Pong(_Told):
     """The answer to a ping."""
 
     type: Literal["pong"] = "pong"
     id: ClientId | None = None
 
 
-class ErrorObject(BaseModel):
+class ErrorObject(_Told):
     """OpenAI's, always with its four keys."""
 
     message: str
@@ -72,7 +76,7 @@ class ErrorObject(BaseModel):
     code: str
 
 
-class Refusal(BaseModel):
+class Refusal(_Told):
     """A message of the client that was refused: nothing began. It has no `run`, unlike the `error` that
     ends one."""
 
