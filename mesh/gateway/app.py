@@ -14,6 +14,7 @@ from monai_node.mesh.gateway.health_routes import health_routes
 from monai_node.mesh.gateway.limits import Guard
 from monai_node.mesh.gateway.mesh_routes import mesh_routes
 from monai_node.mesh.gateway.openai_routes import openai_routes
+from monai_node.mesh.gateway.responses_routes import responses_routes
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.socket_routes import socket_routes
 
@@ -27,7 +28,7 @@ def create_app(
     site = Site(backend, config, RunGate(config.runs_max, config.waiting_max, config.waiting_seconds), access)
     # No /docs and /redoc: their pages load scripts from elsewhere.
     app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
-    for routes in (openai_routes, mesh_routes, socket_routes, health_routes):
+    for routes in (openai_routes, responses_routes, mesh_routes, socket_routes, health_routes):
         app.include_router(routes(site))
     install_error_handlers(app)
     app.add_middleware(Guard, config=config, access=access)
