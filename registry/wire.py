@@ -39,6 +39,9 @@ ARTIFACTS_MAX = 64
 STOP_MAX = 16
 SCHEMA_BYTES_MAX = 32 << 10
 TOKENS_MAX = 32_768
+LOGPROBS_MAX = 20  # likeliest tokens that are told beside each token
+LOGPROBS_PER_DELTA_MAX = 256  # tokens: such a frame has about 350 KB at most
+BIASES_MAX = 1024
 MODELS_PER_NODE_MAX = 32
 SKILLS_PER_NODE_MAX = 128
 EXAMPLES_PER_SKILL_MAX = 16
@@ -98,6 +101,7 @@ Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:@/+-]+$")]
 Line = Annotated[str, Field(max_length=512)]
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
+TokenId = Annotated[str, Field(pattern=r"^\d{1,10}$")]
 
 
 # --- what a task is given ---------------------------------------------------------------------------
@@ -121,19 +125,29 @@ class TaskInput(Message):
 
     `text` is the task in words. `turns` are earlier turns of the conversation, only those needed. When
     `is_conversation`, `turns` is a whole conversation passed through and `text` only its last user
-    message (for agents and logs of shape).
+    message (for agents and logs of shape). When `is_completion`, `text` is to be gone on with as it is,
+    without a chat template and with the control tokens that it names; `tokens` are the same in the model's
+    own ids, instead of it.
     """
 
     text: Text
     artifacts: list[Artifact] = Field(default_factory=list[Artifact], max_length=ARTIFACTS_MAX)
     turns: list[ChatMessage] = Field(default_factory=list[ChatMessage], max_length=MESSAGES_MAX)
     is_conversation: bool = False
+    is_completion: bool = False
+    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        default_factory=list[int], max_length=TOKENS_MAX
+    )
 
 
 class Parameters(Message):
-    """Sampling and shape of the result; None leaves the choice to the engine."""
+    """Sampling and shape of the result; None leaves the choice to the engine.
 
-    max_tokens: int | None = Field(default=None, ge=1, le=TOKENS_MAX)
+    `logprobs` likeliest tokens are told beside each token of the result; None: nothing is told. `logit_bias`
+    is by the model's own token ids, in digits. With `echo` a completion begins with its prompt.
+    """
+
+    max_tokens: int | None = Field(default=None, ge=0, le=TOKENS_MAX)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
@@ -145,6 +159,12 @@ class Parameters(Message):
     json_schema: Plain | None = None
     tools: list[Plain] = Field(default_factory=list[dict[str, Any]], max_length=128)
     tool_choice: str | Plain | None = None
+    parallel_tool_calls: bool | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=LOGPROBS_MAX)
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        default_factory=dict[str, float], max_length=BIASES_MAX
+    )
+    echo: bool = False
 
 
 Label = Literal["local", "trusted", "open"]
@@ -196,10 +216,34 @@ class TaskAccepted(Message):
     position: int = Field(default=0, ge=0)
 
 
+class LikelyToken(Message):
+    """A token that could stand here, and the natural logarithm of its chance. `bytes` are its text's, which
+    need not be whole characters; None where the server does not say."""
+
+    token: Line
+    logprob: float
+    bytes: list[Annotated[int, Field(ge=0, le=255)]] | None = Field(default=None, max_length=512)
+
+
+class TokenLogprob(Message):
+    """A token of a result, as a `LikelyToken`, and the likeliest ones in its place. No logprob: it is the
+    first of a prompt."""
+
+    token: Line
+    logprob: float | None
+    bytes: list[Annotated[int, Field(ge=0, le=255)]] | None = Field(default=None, max_length=512)
+    top: list[LikelyToken] = Field(default_factory=list[LikelyToken], max_length=LOGPROBS_MAX)
+
+
 class TaskDelta(Message):
+    """More text of the result; `logprobs` tells of its tokens where the request asks for that."""
+
     t: Literal["delta"] = "delta"
     attempt: Id
     text: Text
+    logprobs: list[TokenLogprob] = Field(
+        default_factory=list[TokenLogprob], max_length=LOGPROBS_PER_DELTA_MAX
+    )
 
 
 class TaskCompleted(Message):

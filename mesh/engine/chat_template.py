@@ -51,7 +51,8 @@ class ControlTokens:
 def pieces_of(render: Render, messages: list[dict[str, Any]], controls: ControlTokens) -> list[Piece]:
     """The prompt in order; InvalidRequest when the contents keep forming control tokens."""
     real = render(messages)
-    marks = [_mark(controls) for _ in messages]
+    # A message without words stays one: templates look whether a call is all that it holds.
+    marks = [_mark(controls) if message["content"] else "" for message in messages]
     marked = render([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)])
     due = controls.found_in(marked)
     if controls.found_in(real) == due:
@@ -80,6 +81,8 @@ def _split(marked: str, marks: list[str], contents: list[str]) -> list[Piece] | 
     pieces: list[Piece] = []
     rest = marked
     for mark, content in zip(marks, contents, strict=True):
+        if not mark:
+            continue
         before, found, rest = rest.partition(mark)
         if not found or mark in rest:
             return None

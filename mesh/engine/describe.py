@@ -69,7 +69,7 @@ def describe(header: GgufHeader, alias: str, path: Path) -> ModelInfo:
             licence=_clip(header.licence),
             languages=[_clip(language) for language in header.languages[:_LANGUAGES_MAX]],
             template_digest=f"sha256:{hashlib.sha256(template).hexdigest()}" if template else "",
-            features=["json_schema"],
+            features=["json_schema", "tools"] if template else ["json_schema"],
         )
     except ValidationError:
         raise SetupError(

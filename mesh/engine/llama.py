@@ -7,7 +7,6 @@ costs the call that runs; the child is started again and the engine stays announ
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
@@ -19,10 +18,9 @@ from monai_node.mesh.child import Child, ChildSpec, open_child
 from monai_node.mesh.engine.base import EngineCard
 from monai_node.mesh.engine.describe import describe, skills_of
 from monai_node.mesh.engine.gguf import GgufHeader, read_header
-from monai_node.mesh.engine.json_schema import checked_schema
-from monai_node.mesh.engine.prompt import messages_of
+from monai_node.mesh.engine.llama_request import payload_of
 from monai_node.registry.advert import ModelInfo, Skill
-from monai_node.registry.errors import InvalidRequest, SetupError, TaskFailed
+from monai_node.registry.errors import SetupError, TaskFailed
 from monai_node.registry.wire import TaskCompleted, TaskDelta, TaskRequest, Timings, Usage
 
 N_CTX_DEFAULT = 4096
@@ -74,13 +72,13 @@ class LlamaEngine:
         self._card = replace(self._card, model=self._model)
 
     async def submit(self, request: TaskRequest) -> AsyncGenerator[TaskDelta | TaskCompleted, None]:
-        payload = _payload(request)
+        payload = payload_of(request)
         async with aclosing(self.child.call("generate", payload)) as events:
             async for event in events:
                 match event:
-                    case {"text": str(text)}:
-                        yield TaskDelta(attempt=request.attempt, text=text)
-                    case {"finish_reason": "stop" | "length"}:
+                    case {"text": str(text), **told}:
+                        yield TaskDelta(attempt=request.attempt, text=text, **told)
+                    case {"finish_reason": "stop" | "length" | "tool_calls"}:
                         yield self._completed(request, event)
                         return
                     case _:
@@ -95,24 +93,8 @@ class LlamaEngine:
             model_digest=self._model.digest,
             usage=Usage.model_validate(event),
             timings=Timings.model_validate(event),
+            tool_calls=event["tool_calls"],
         )
-
-
-def _payload(request: TaskRequest) -> dict[str, Any]:
-    """What the child is asked. Schema and tools travel as JSON: they may be deeper than a frame."""
-    parameters = request.parameters
-    try:
-        tools = json.dumps(parameters.tools)
-    except (TypeError, ValueError):
-        raise InvalidRequest("the tools are not JSON") from None
-    schema = parameters.json_schema
-    return {
-        "messages": [message.model_dump() for message in messages_of(request)],
-        "prefix": request.prefix,
-        "parameters": parameters.model_dump(exclude={"tools", "json_schema"}),
-        "tools": tools,
-        "schema": "" if schema is None else checked_schema(schema),
-    }
 
 
 def fit_n_ctx(header: GgufHeader, wanted: int | None, context_bytes: int) -> int:

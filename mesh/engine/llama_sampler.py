@@ -13,7 +13,8 @@ from __future__ import annotations
 import ctypes
 import math
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import llama_cpp
@@ -37,6 +38,7 @@ class Sampling:
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
     grammar: str = ""
 
 
@@ -49,8 +51,10 @@ class Sampler:
         presence, frequency = sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
         has_penalties = presence != 0.0 or frequency != 0.0
         is_greedy = sampling.temperature == 0.0
-        self._is_argmax = is_greedy and not has_penalties
+        self._is_argmax = is_greedy and not has_penalties and not sampling.logit_bias
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        if sampling.logit_bias:
+            self._add_biases(vocabulary, sampling.logit_bias)
         if has_penalties:
             self._add(
                 llama_cpp.llama_sampler_init_penalties(vocabulary.size, n_ctx, 1.0, frequency, presence)
@@ -65,6 +69,12 @@ class Sampler:
 
     def _add(self, link: Any) -> None:
         llama_cpp.llama_sampler_chain_add(self._chain, link)
+
+    def _add_biases(self, vocabulary: Vocabulary, biases: Mapping[int, float]) -> None:
+        kind = llama_cpp.llama_logit_bias
+        known = [(token, bias) for token, bias in biases.items() if 0 <= token < vocabulary.size]
+        listed = (kind * len(known))(*[kind(token, bias) for token, bias in known])
+        self._add(llama_cpp.llama_sampler_init_logit_bias(vocabulary.size, len(known), listed))
 
     def _add_random(self, sampling: Sampling) -> None:
         temperature = _TEMPERATURE if sampling.temperature is None else sampling.temperature

