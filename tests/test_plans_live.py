@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from websockets.sync.client import connect
 
 from live import LiveMesh
 
@@ -110,3 +112,23 @@ def test_a_plan_that_cannot_be_run_is_answered_in_one_sentence(mesh: LiveMesh) -
     file.write_text(json.dumps({"tasks": tasks}))
     asked = mesh.cli("ask", "--plan", str(file))
     assert (asked.code, asked.sentence) == (1, "the tasks 'a', 'b' wait for each other in a circle")
+
+
+def test_a_run_says_what_the_schema_says_and_the_same_over_both_ways(mesh: LiveMesh) -> None:
+    schema: Any = Draft202012Validator(mesh.get("/v1/events.schema.json").json())
+    request = {"graph": {"tasks": [{"id": "t1", "text": "say it"}, {"id": "t2", "text": "say that"}]}}
+    answer = mesh.post("/v1/runs", {**request, "stream": True})
+    lines = [line for line in answer.text.splitlines() if line.startswith("data: ")]
+    streamed = [json.loads(line.removeprefix("data: ")) for line in lines]
+    told: list[dict[str, Any]] = []
+    with connect(mesh.url.replace("http", "ws", 1) + "/v1/ws", proxy=None) as socket:
+        socket.send(json.dumps({"type": "run.start", "id": "mine", "request": request}))
+        while not told or told[-1]["type"] not in ("answer.completed", "error"):
+            told.append(json.loads(socket.recv(timeout=30)))
+    for events in (streamed, told):
+        for event in events:
+            schema.validate(event)
+        assert [event["seq"] for event in events] == list(range(len(events)))
+        assert events[-1]["type"] == "answer.completed"
+    assert {event["id"] for event in told} == {"mine"}
+    assert sorted(event["type"] for event in streamed) == sorted(event["type"] for event in told)
