@@ -6,6 +6,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.asyncapi import asyncapi_routes
 from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import install_error_handlers
@@ -28,7 +29,14 @@ def create_app(
     site = Site(backend, config, RunGate(config.runs_max, config.waiting_max, config.waiting_seconds), access)
     # No /docs and /redoc: their pages load scripts from elsewhere.
     app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
-    for routes in (openai_routes, responses_routes, mesh_routes, socket_routes, health_routes):
+    for routes in (
+        openai_routes,
+        responses_routes,
+        mesh_routes,
+        socket_routes,
+        asyncapi_routes,
+        health_routes,
+    ):
         app.include_router(routes(site))
     install_error_handlers(app)
     app.add_middleware(Guard, config=config, access=access)
