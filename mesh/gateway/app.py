@@ -15,6 +15,7 @@ from monai_node.mesh.gateway.health_routes import health_routes
 from monai_node.mesh.gateway.limits import Guard
 from monai_node.mesh.gateway.mesh_routes import mesh_routes
 from monai_node.mesh.gateway.openai_routes import openai_routes
+from monai_node.mesh.gateway.page_routes import page_routes
 from monai_node.mesh.gateway.responses_routes import responses_routes
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.socket_routes import socket_routes
@@ -36,6 +37,7 @@ def create_app(
         socket_routes,
         asyncapi_routes,
         health_routes,
+        page_routes,
     ):
         app.include_router(routes(site))
     install_error_handlers(app)
