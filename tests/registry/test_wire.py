@@ -164,6 +164,7 @@ def test_the_messages_above_are_all_that_the_wire_knows() -> None:
         if isinstance(kind := getattr(wire, name), type) and issubclass(kind, Message)
     }
     parts = {"Message", "ChatMessage", "Artifact", "TaskInput", "Parameters", "Usage", "Timings"}
+    parts |= {"LikelyToken", "TokenLogprob"}
     assert {kind.__name__ for kind in KINDS} == known - parts
     assert len({kind.model_fields["t"].default for kind in KINDS}) == len(KINDS)
 
