@@ -96,7 +96,7 @@ class Canaries:
         """Send a canary to whoever is due now; what came of it. None when nobody is, or when it says
         nothing of how well the peer does such tasks."""
         # Off the loop: thousands of offers, of which each is looked at.
-        offer = await asyncio.to_thread(self._rota.due, self._offers(), time.time())
+        offer = await asyncio.to_thread(self._rota.due, self._offers(), time.time(), self._is_suspect)
         canary = canary_of(offer.skill, self._random) if offer is not None else None
         if offer is None or canary is None or self._runs:
             return None
@@ -111,6 +111,10 @@ class Canaries:
         finally:
             self._limit = None
         return None
+
+    def _is_suspect(self, offer: Offer) -> bool:
+        digest = offer.model.digest if offer.model is not None else ""
+        return self._ledger.estimates.is_suspect(offer.peer, offer.skill.id, digest)
 
     async def _ask(self, offer: Offer, canary: Canary) -> Outcome | None:
         (vector,) = await self._embedder.embed([canary.text])

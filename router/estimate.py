@@ -136,9 +136,14 @@ class Estimates:
         group = self._remembered.add(outcome, _WEIGHT[outcome.source], is_local)
         if is_local:
             return
-        newest = group.drift.add(outcome.value)
+        newest = group.drift.add(outcome.value, is_canary=outcome.source == "canary")
         if newest is not None:
             self._remembered.weight[group.rows[:-newest]] *= _TURNED_WEIGHT
+
+    def is_suspect(self, peer: PeerId, skill: str, digest: str) -> bool:
+        """Whether this peer lately did worse than it usually does, and so is worth a look. Any thread's."""
+        group = self._remembered.group_at(peer, skill, digest)
+        return group is not None and group.drift.is_suspect
 
     def counts(self) -> dict[PeerId, int]:
         """How many outcomes of each peer are remembered."""

@@ -146,6 +146,21 @@ def test_canaries_of_earlier_starts_are_remembered(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_peer_that_did_well_and_then_failed_is_asked_before_its_turn(tmp_path: Path) -> None:
+    earlier = [Outcome(PEER, "sums", "", 1.0, "canary", time.time()) for _ in range(FIRST_COUNT)]
+
+    async def main() -> None:
+        engine = ScriptedEngine(right, skills=[SUMS])
+        async with opened(tmp_path, engine, earlier=earlier) as (canaries, ledger, _):
+            for _ in range(20):
+                ledger.keep(Outcome(PEER, "sums", "", 1.0, "contract", time.time()))
+            assert await canaries.ask_next() is None
+            ledger.keep(Outcome(PEER, "sums", "", 0.0, "contract", time.time()))
+            assert await canaries.ask_next() is not None
+
+    run(main)
+
+
 def test_a_run_that_begins_takes_the_place_of_a_canary(tmp_path: Path) -> None:
     async def main() -> None:
         engine = ScriptedEngine(right, skills=[SUMS], pause=asyncio.Event().wait)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -17,6 +18,7 @@ from monai_node.router.canary import (
     FIRST_GAP_SECONDS,
     PAIRS_MAX,
     PER_MINUTE_MAX,
+    SUSPECT_GAP_SECONDS,
     CanaryRota,
 )
 from monai_node.router.canary_tasks import Canary, canary_of, has_canary
@@ -122,11 +124,59 @@ def test_no_more_than_a_few_a_minute_and_nobody_is_left_out() -> None:
     assert set(sent) == {each.peer for each in [*crowd, known]}
 
 
+def known_rota(peer: PeerId) -> CanaryRota:
+    """One that sent this peer its first canaries, the last of them at 0, and has none due for a while."""
+    rota = CanaryRota(Random(0))
+    for at in range(1 - FIRST_COUNT, 1):
+        rota.sent(peer, CHAT.id, at * 60.0)
+    return rota
+
+
+def test_who_is_suspected_is_asked_at_once_and_then_less_and_less_often() -> None:
+    suspect, calm = offer("a"), offer("b")
+    rota = known_rota(suspect.peer)
+    for second in range(FIRST_COUNT):
+        rota.sent(calm.peer, CHAT.id, float(second))
+    offers, begins = [suspect, calm], 100
+    assert all(rota.due(offers, now) is None for now in range(10, begins))
+    at: list[float] = []
+    for now in range(begins, begins + 300):
+        found = rota.due(offers, now, lambda each: each is suspect)
+        if found is not None:
+            assert found is suspect
+            rota.sent(found.peer, found.skill.id, now)
+            at.append(now)
+    gaps = [later - earlier for earlier, later in pairwise(at)]
+    assert at[0] == begins
+    assert gaps == [SUSPECT_GAP_SECONDS * 2**step for step in range(len(gaps))]
+    assert len(gaps) > 2
+
+
+def test_who_is_suspected_no_more_waits_for_its_turn_again() -> None:
+    known = offer("a")
+    rota = known_rota(known.peer)
+    assert rota.due([known], 100, lambda _: True) is known
+    rota.sent(known.peer, CHAT.id, 100)
+    assert all(rota.due([known], now) is None for now in range(101, 300))
+    assert rota.due([known], 300, lambda _: True) is known, "and anew when it is suspected anew"
+
+
+def test_who_stays_suspected_is_asked_at_the_usual_pace_in_the_end() -> None:
+    known = offer("a")
+    rota, asked = known_rota(known.peer), 0
+    for now in range(int(10 * AGAIN_SECONDS)):
+        found = rota.due([known], now, lambda _: True)
+        if found is not None:
+            rota.sent(found.peer, found.skill.id, now)
+            asked += 1
+    assert asked <= 2 * 10 + 10  # at least half of AGAIN_SECONDS apart, but for the first few
+
+
 def test_who_is_busy_cannot_be_checked_or_would_do_it_twice_is_not_asked() -> None:
     once = CHAT.model_copy(update={"id": "once", "is_idempotent": False})
     offers = [offer("a", running=1), offer("b", POEMS), offer("c", once)]
     rota = CanaryRota(Random(0))
-    assert rota.due(offers, 0.0) is None
+    assert rota.due(offers, 0.0, lambda _: True) is None
     assert rota.due([*offers, offer("d")], 0.0) == offer("d")
 
 
