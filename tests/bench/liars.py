@@ -7,8 +7,9 @@ the next peer, at most three in all. Liars announce the best model.
 
 - `lies`: by what liars do and by their share: `accuracy` of answers after the first 50 requests, `asked` the
   share of liars among attempts, `behind` the points of accuracy that are lost against the same number of
-  peers without liars, `undefended` the accuracy when peers are taken at random and nothing is checked.
-  Turncoats are honest for 150 requests and measured from 50 after that.
+  peers without liars, `error` the standard error of these, `undefended` the accuracy when peers are taken at
+  random and nothing is checked. Turncoats, and the sly that do well at canaries also then, are honest for 150
+  requests and measured from 50 after that; `spent` is how many answers more are wrong from the turn on.
 - `troubles`: slow (12 s instead of 1), flapping and stale peers, 30 % of all: seconds and failed requests,
   with the router and with peers at random.
 """
@@ -17,17 +18,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 from dataclasses import dataclass
 from random import Random
 
-from liars_mesh import HONEST_REQUESTS, NO_DEFENCE, Defence, Lie, Mesh, Tally, Trouble, peers_of
+from liars_mesh import HONEST_REQUESTS, NO_DEFENCE, TURNING, Defence, Lie, Mesh, Tally, Trouble, peers_of
 
 PEERS = 20
 LIES: tuple[Lie, ...] = (
     *("empty", "echo", "truncated", "weak"),
-    *("plausible", "turncoat", "wary", "boaster"),
+    *("plausible", "turncoat", "wary", "sly", "boaster"),
 )
 TROUBLES: tuple[Trouble, ...] = ("slow", "flapping", "stale")
 SHARES = (0.1, 0.3, 0.49)
@@ -62,16 +64,30 @@ def asked(tallies: list[Tally], start: int) -> float:
     return round(100 * statistics.mean(statistics.mean(tally.asked_liars[start:]) for tally in tallies), 2)
 
 
+def error_of_behind(tallies: list[Tally], honest: list[Tally], start: int) -> float:
+    """The standard error, in points, of how far the one is behind the other: runs are independent, answers
+    of one are not."""
+    arms = [[statistics.mean(each.right[start:]) for each in arm] for arm in (tallies, honest)]
+    variances = [statistics.variance(map(float, arm)) for arm in arms]
+    return round(100 * math.sqrt(sum(variances) / len(tallies)), 1)
+
+
 def figures(plan: Plan, lie: Lie, share: float, honest: list[Tally]) -> dict[str, float]:
-    start = HONEST_REQUESTS + WARM_UP if lie == "turncoat" else WARM_UP
+    start = HONEST_REQUESTS + WARM_UP if lie in TURNING else WARM_UP
     tallies = plan.run(share, lie)
     found = accuracy(tallies, start)
-    return {
+    row = {
         "accuracy": found,
         "behind": round(accuracy(honest, start) - found, 1),
         "asked": asked(tallies, start),
         "undefended": accuracy(plan.run(share, lie, defence=NO_DEFENCE), start),
     }
+    if plan.seeds > 1:
+        row["error"] = error_of_behind(tallies, honest, start)
+    if lie in TURNING:
+        lost = accuracy(honest, HONEST_REQUESTS) - accuracy(tallies, HONEST_REQUESTS)
+        row["spent"] = round(lost / 100 * (plan.requests - HONEST_REQUESTS), 1)
+    return row
 
 
 def trouble_figures(plan: Plan, trouble: Trouble) -> dict[str, dict[str, float]]:

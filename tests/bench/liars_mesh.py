@@ -29,8 +29,8 @@ from monai_node.router.speed import Speeds
 from monai_node.router.worth import Knowledge
 
 # What a liar does: nothing, repeats the task, breaks off, serves a worse model, answers plausibly and wrong;
-# the same after a while of honesty, the same but for canaries, the same with the largest model announced.
-Lie = Literal["", "empty", "echo", "truncated", "weak", "plausible", "turncoat", "wary", "boaster"]
+# the same after a while of honesty, the same but for canaries, both, the same with a huge model announced.
+Lie = Literal["", "empty", "echo", "truncated", "weak", "plausible", "turncoat", "wary", "sly", "boaster"]
 Trouble = Literal["", "slow", "flapping", "stale"]
 # What can be seen of a result: nothing but that it is one, its form, or its value.
 Contract = Literal["any", "form", "value"]
@@ -50,6 +50,7 @@ _RESULT_CHARS = 400
 _BETWEEN_SECONDS = 8.0
 _FLAP_SECONDS = 90.0
 HONEST_REQUESTS = 150  # of a turncoat
+TURNING: tuple[Lie, ...] = ("turncoat", "sly")
 
 
 @dataclass(slots=True)
@@ -200,7 +201,7 @@ class Mesh:
             return False, "broken"
         if lie in ("plausible", "wary", "boaster"):
             return False, "whole"
-        if lie == "turncoat" and self._request >= HONEST_REQUESTS:
+        if lie in TURNING and self._request >= HONEST_REQUESTS:
             return False, "whole"
         is_right = self._random.random() < peer.accuracy
         return is_right, "broken" if not is_right and self._random.random() < _BROKEN_SHARE else "whole"
@@ -211,14 +212,18 @@ class Mesh:
         )
 
     def _send_canary(self) -> None:
-        offer = self._rota.due([peer.offer for peer in self._peers.values()], self._now)
+        offer = self._rota.due(
+            [peer.offer for peer in self._peers.values()],
+            self._now,
+            lambda offer: self._estimates.is_suspect(offer.peer, SKILL.id, _digest(offer)),
+        )
         if offer is None:
             return
         peer = self._peers[offer.peer]
         self._rota.sent(offer.peer, SKILL.id, self._now)
         self.tally.canaries += 1
         if not self._is_away(peer):
-            honest = replace(peer, lie="") if peer.lie == "wary" else peer
+            honest = replace(peer, lie="") if peer.lie in ("wary", "sly") else peer
             self._learn(peer, float(self._result(honest)[0]), "canary", self._vector(_KINDS_OF_TASKS))
 
     def _learn(self, peer: Peer, value: float, source: Source, vector: Vector) -> None:
