@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 
 from monai_node.registry.ids import PeerId
@@ -55,14 +54,14 @@ def in_order(options: Sequence[Option], demand: Demand, draw: float = 1.0) -> li
         these = [each for each in options if each.kind == kind and not _is_bad(each, least)]
         if kind == "general":
             said = "stands among general models, for it does such tasks badly"
-            these += [replace(each, why=(*each.why, said)) for each in options if _is_bad(each, least)]
+            these += [each._replace(why=(*each.why, said)) for each in options if _is_bad(each, least)]
         placed += _by_tier(these, demand, len(placed))
     order = placed if is_ignored else [each for each in placed if not each.is_cooling]
     order = _spread(_explored_first(_sticky_first(order, demand), demand, draw))
     if not is_ignored:
         return order + [each for each in placed if each.is_cooling]
     said = f"{len(cooling)} of {len(options)} are cooling down, so that it counts little"
-    return [replace(each, why=(*each.why, said)) if each.is_cooling else each for each in order]
+    return [each._replace(why=(*each.why, said)) if each.is_cooling else each for each in order]
 
 
 def _is_bad(option: Option, least: float) -> bool:
@@ -81,29 +80,32 @@ def tiers(order: Sequence[Option]) -> list[int]:
 
 def _by_tier(options: Sequence[Option], demand: Demand, start: int) -> list[Option]:
     """Options of one kind, best tier first, soonest first within a tier; tiers are numbered from `start`."""
-    best: dict[tuple[str, str], Option] = {}
-    for each in options:
-        if each.quality > best.setdefault(_alike(each), each).quality:
-            best[_alike(each)] = each
     first = _small_and_good(options) if demand.has_contract else frozenset[int]()
+    found: list[Option] = []
+    place, anchor = start - 1, math.inf
+    standings = zip(_standings(options), options, strict=True)
+    for standing, each in sorted(standings, key=lambda it: (id(it[1]) not in first, -it[0])):
+        is_first = id(each) in first
+        if place < start or (not is_first and anchor - standing > TIER_WIDTH):
+            place, anchor = place + 1, math.inf if is_first else standing
+        said = ("small, but good at such tasks, whose results are checked",) if is_first else ()
+        found.append(each._replace(place=place, why=each.why + said))
+    return sorted(found, key=_in_tier)
 
-    def standing(option: Option) -> float:
-        """Its quality; that of the best of its replicas, unless it is clearly worse."""
-        highest = best[_alike(option)]
+
+def _standings(options: Sequence[Option]) -> list[float]:
+    """Of each its quality; that of the best of its replicas, unless it is clearly worse."""
+    alike = [_alike(each) for each in options]
+    best: dict[tuple[str, str], Option] = {}
+    for name, each in zip(alike, options, strict=True):
+        if name not in best or each.quality > best[name].quality:
+            best[name] = each
+
+    def standing(option: Option, highest: Option) -> float:
         worse = highest.estimate.chance - option.estimate.chance + COST_WEIGHT * (option.cost - highest.cost)
         return highest.quality if worse <= REPLICA_WIDTH else option.quality
 
-    found: list[Option] = []
-    place, anchor = start - 1, math.inf
-    for each in sorted(options, key=lambda each: (id(each) not in first, -standing(each))):
-        is_first = id(each) in first
-        if place < start or (not is_first and anchor - standing(each) > TIER_WIDTH):
-            place, anchor = place + 1, math.inf if is_first else standing(each)
-        why = (
-            (*each.why, "small, but good at such tasks, whose results are checked") if is_first else each.why
-        )
-        found.append(replace(each, place=place, why=why))
-    return sorted(found, key=_in_tier)
+    return [standing(each, best[name]) for name, each in zip(alike, options, strict=True)]
 
 
 def _in_tier(option: Option) -> tuple[float | str | bool, ...]:
@@ -176,7 +178,7 @@ def _is_comparable(option: Option, best: Option) -> bool:
 
 
 def _moved_up(order: Sequence[Option], chosen: Option, why: str) -> list[Option]:
-    first = replace(chosen, place=-1, why=(*chosen.why, why))
+    first = chosen._replace(place=-1, why=(*chosen.why, why))
     return [first, *(each for each in order if each is not chosen)]
 
 

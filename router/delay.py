@@ -7,7 +7,7 @@ model. Whatever was announced, what comes out is finite and within RUN_SECONDS_M
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from monai_node.registry.advert import ModelInfo, Speed
 from monai_node.registry.wire import RUN_SECONDS_MAX
@@ -35,8 +35,7 @@ _PATH_SECONDS = 0.05  # opening a stream and the first frame, on one machine or 
 _AGENT_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Delay:
+class Delay(NamedTuple):
     """Expected seconds: on the way, waiting behind other tasks, loading the model, reading the task,
     writing the result. `is_known` says that they were measured or announced."""
 
@@ -183,4 +182,6 @@ def _char_seconds(tokens_per_second: float) -> float:
 
 
 def _bounded(seconds: float) -> float:
-    return RUN_SECONDS_MAX if math.isnan(seconds) else min(max(0.0, seconds), RUN_SECONDS_MAX)
+    if 0.0 <= seconds <= RUN_SECONDS_MAX:
+        return seconds
+    return 0.0 if seconds < 0.0 else RUN_SECONDS_MAX  # NaN is neither

@@ -138,11 +138,14 @@ class Sieve:
 
 def _unfit_types(offer: Offer, demand: Demand) -> str:
     # Compared only where somebody says more than text: nearly every offer and task is text to text.
-    takes, makes = offer.skill.input_modes, offer.skill.output_modes
-    if demand.takes != _TEXT and (missing := [it for it in sorted(demand.takes) if not _is_among(it, takes)]):
-        return f"takes {', '.join(takes) or 'nothing'}, not {missing[0]}"
-    if demand.makes != _TEXT and not any(_is_among(it, makes) for it in demand.makes):
-        return f"makes {', '.join(makes) or 'nothing'}, not {' or '.join(sorted(demand.makes))}"
+    if demand.takes != _TEXT:
+        takes = offer.skill.input_modes
+        if missing := [it for it in sorted(demand.takes) if not _is_among(it, takes)]:
+            return f"takes {', '.join(takes) or 'nothing'}, not {missing[0]}"
+    if demand.makes != _TEXT:
+        makes = offer.skill.output_modes
+        if not any(_is_among(it, makes) for it in demand.makes):
+            return f"makes {', '.join(makes) or 'nothing'}, not {' or '.join(sorted(demand.makes))}"
     return ""
 
 
@@ -152,13 +155,13 @@ def _is_among(kind: str, announced: Iterable[str]) -> bool:
 
 
 def _unfit_model(offer: Offer, demand: Demand) -> str:
-    model = offer.model
     if demand.needs_tools and not can_call_tools(offer):
         return "cannot call tools"
-    if model is None:
+    model = offer.model
+    if model is None or model.n_ctx <= 0:
         return ""
     needed = tokens(demand.prompt_chars) + tokens(demand.expected_chars)
-    if 0 < model.n_ctx < needed:
+    if model.n_ctx < needed:
         return f"reads {model.n_ctx} tokens at most, about {needed:.0f} are needed"
     return ""
 

@@ -216,11 +216,11 @@ def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -
 
 def _offered(listing: _Listing, places: Sequence[int], may: _May) -> dict[int, list[Offer]]:
     """The skills that somebody offers who may be asked, in order, and who does."""
-    permitted = {
-        place: [offer for offer in listing.offers.get(listing.comparison.skills[place], ()) if may(offer)]
-        for place in places
-    }
-    return {place: offers for place, offers in permitted.items() if offers}
+    return {place: offers for place in places if (offers := _permitted(listing, place, may))}
+
+
+def _permitted(listing: _Listing, place: int, may: _May) -> list[Offer]:
+    return [offer for offer in listing.offers.get(listing.comparison.skills[place], ()) if may(offer)]
 
 
 def _likeliest(listing: _Listing, places: Sequence[int], may: _May) -> dict[int, list[Offer]]:
@@ -230,11 +230,15 @@ def _likeliest(listing: _Listing, places: Sequence[int], may: _May) -> dict[int,
     first: dict[int, list[Offer]] = {}
     rest: dict[int, list[Offer]] = {}
     for place in places:
-        for offers in _offered(listing, [place], may).values():
-            peers = {offer.peer for offer in offers}
-            has_room = any(counts[peer] < _MATCHED_PER_PEER for peer in peers)
-            counts.update(peers)
-            (first if has_room else rest)[place] = offers
+        offers = _permitted(listing, place, may)
+        if not offers:
+            continue
+        peers = {offer.peer for offer in offers}
+        has_room = False
+        for peer in peers:
+            has_room = has_room or counts[peer] < _MATCHED_PER_PEER
+            counts[peer] += 1
+        (first if has_room else rest)[place] = offers
         if len(first) == MATCHED_SKILLS_MAX:
             break
     return dict(list((first | rest).items())[:MATCHED_SKILLS_MAX])

@@ -50,8 +50,9 @@ def rank(
             general += able
             fits.update(dict.fromkeys(map(id, able), match.fit))
         elif (fit := _narrow_fit(match)) < NARROW_FIT:
+            why_not = f"fits {match.fit:.2f}, {NARROW_FIT:.2f} is needed"
             for offer in match.offers:
-                sieve.note(offer, f"fits {match.fit:.2f}, {NARROW_FIT:.2f} is needed")
+                sieve.note(offer, why_not)
         elif len(options) < SHORTLIST_MAX:  # the matches after them fit less
             why = (reasons.fit(match), reasons.alikeness(match))
             for offer in shortlisted(match.offers, sieve, knowledge, now):

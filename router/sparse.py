@@ -49,12 +49,15 @@ def _hashed(codes: _Codes, size: int) -> NDArray[np.uint32]:
     """One number for each run of `size` letters that lies within a word, its ends included."""
     if len(codes) < size:
         return np.empty(0, np.uint32)
-    windows = np.lib.stride_tricks.sliding_window_view(codes, size)
-    within = windows[(windows[:, 1:-1] != _SPACE).all(axis=1)]
-    hashed = np.full(len(within), size, np.uint64)
-    for column in within.T:
-        hashed = (hashed ^ column) * _MULTIPLIER
-    return (hashed >> np.uint64(32)).astype(np.uint32)
+    runs = len(codes) - size + 1
+    is_space = codes == _SPACE
+    hashed = np.full(runs, size, np.uint64)
+    is_within = np.ones(runs, np.bool_)
+    for place in range(size):
+        hashed = (hashed ^ codes[place : place + runs]) * _MULTIPLIER
+        if 0 < place < size - 1:
+            is_within &= ~is_space[place : place + runs]
+    return (hashed[is_within] >> np.uint64(32)).astype(np.uint32)
 
 
 class Spelling:
@@ -95,7 +98,8 @@ class Spelling:
         rarest = rarest[np.cumsum(self._spread[places][rarest]) <= _COMPARED_MAX]
         places, weights = places[rarest], weights[rarest]
         spread = self._spread[places]
-        firsts = self._starts[places] - np.cumsum(spread) + spread
-        at: NDArray[np.intp] = np.arange(int(spread.sum())) + np.repeat(firsts, spread)
-        products = self._weights[at] * np.repeat(weights, spread)
-        return np.bincount(self._owners[at], products, minlength=self._count).astype(np.float32)
+        at = np.repeat(self._starts[places] - np.cumsum(spread) + spread, spread)
+        at += np.arange(len(at))
+        products = self._weights.take(at)
+        products *= np.repeat(weights, spread)
+        return np.bincount(self._owners.take(at), products, minlength=self._count).astype(np.float32)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -65,10 +65,9 @@ class Knowledge:
     outcomes: Mapping[PeerId, int] = field(default_factory=dict[PeerId, int])
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One offer weighed for one task. `place` numbers its tier, from 0; `why` says in words what is not
-    in the numbers."""
+    in the numbers. A tuple, because each decision makes dozens of them."""
 
     offer: Offer
     kind: Kind
