@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 _DESCRIPTION = "A peer-to-peer mesh of small language models behind one OpenAI-compatible endpoint."
-_EPILOG = "Start with `monai-node up`. Environment: MONAI_STATE_DIR, MONAI_JOIN, MONAI_LOG_LEVEL, MONAI_URL."
+_EPILOG = (
+    "Start with `monai-node up`."
+    " Environment: MONAI_STATE_DIR, MONAI_JOIN, MONAI_LOG_LEVEL, MONAI_URL, MONAI_KEY (shown to the gateway)."
+)
 
 
 class _InOrder(argparse.Action):
@@ -68,8 +71,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     node.add_argument("--log-file", type=Path, help="default: node.log in the node's state folder")
     front = argparse.ArgumentParser(add_help=False)
-    front.add_argument("--host", default="127.0.0.1", help="where the gateway listens (loopback only)")
+    front.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="where the gateway listens (default: this machine only; elsewhere everybody needs a key)",
+    )
     front.add_argument("--port", type=int, help="the gateway's port (default: 8642, or a free one)")
+    front.add_argument(
+        "--require-key", action="store_true", help="ask for a key on this machine too, say behind a proxy"
+    )
+    front.add_argument(
+        "--allow-host",
+        action="append",
+        metavar="NAME",
+        help="a name by which the gateway is called, repeatable",
+    )
+    front.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this certificate (PEM)"
+    )
+    front.add_argument("--tls-key", type=Path, metavar="FILE", help="and its key")
     front.add_argument(
         "--no-recipes", action="store_true", help="neither keep nor use the plans that you accepted"
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from monai_node.mesh.cli_http import gateway_url, request, stream, understood
+from monai_node.mesh.cli_http import gateway_of, request, stream, understood
 from monai_node.mesh.cli_keys import run_keys
 from monai_node.mesh.cli_plan import plan_lines, read_plan, run_recipes
 from monai_node.mesh.cli_route import decision_line, route_lines
@@ -67,10 +67,10 @@ def _ask(options: argparse.Namespace) -> int:
     try:
         if plan:
             body |= {key: plan[key] for key in ("graph", "shown") if key in plan}
-            following.run(stream(f"{gateway_url(options)}/v1/runs", body, seconds))
+            following.run(stream(gateway_of(options), "/v1/runs", body, seconds))
         else:
             body["stream_options"] = {"include_usage": True}
-            following.chat(stream(f"{gateway_url(options)}/v1/chat/completions", body, seconds))
+            following.chat(stream(gateway_of(options), "/v1/chat/completions", body, seconds))
     except SetupError:
         if following.answer and not options.json:
             print(flush=True)  # what went wrong stands on a line of its own
@@ -194,7 +194,7 @@ class Conversation:
 def _plan(options: argparse.Namespace) -> int:
     mesh = {"privacy": options.privacy} if options.privacy else {}
     body: dict[str, Any] = {"messages": [{"role": "user", "content": _text(options)}], "mesh": mesh}
-    view = request("POST", f"{gateway_url(options)}/v1/plan", json=body)
+    view = request(gateway_of(options), "POST", "/v1/plan", json=body)
     if options.json:
         # For people too, who may edit it and send it back with `ask --plan`.
         print(json.dumps(view, ensure_ascii=False, indent=2))
@@ -207,7 +207,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _route(options: argparse.Namespace) -> int:
     query = {"text": _text(options), **({"privacy": options.privacy} if options.privacy else {})}
-    found = request("GET", f"{gateway_url(options)}/v1/route", params=query)
+    found = request(gateway_of(options), "GET", "/v1/route", params=query)
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0
@@ -219,7 +219,7 @@ def _route(options: argparse.Namespace) -> int:
 
 def _feedback(options: argparse.Namespace) -> int:
     body = {"run": options.run, "rating": options.rating, **({"task": options.task} if options.task else {})}
-    found = request("POST", f"{gateway_url(options)}/v1/feedback", json=body)
+    found = request(gateway_of(options), "POST", "/v1/feedback", json=body)
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0
@@ -230,7 +230,7 @@ def _feedback(options: argparse.Namespace) -> int:
 
 
 def _decisions(options: argparse.Namespace) -> int:
-    found = request("GET", f"{gateway_url(options)}/v1/decisions", params={"limit": str(options.limit)})
+    found = request(gateway_of(options), "GET", "/v1/decisions", params={"limit": str(options.limit)})
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0
@@ -241,7 +241,7 @@ def _decisions(options: argparse.Namespace) -> int:
 
 
 def _peers(options: argparse.Namespace) -> int:
-    found = request("GET", f"{gateway_url(options)}/v1/peers")
+    found = request(gateway_of(options), "GET", "/v1/peers")
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import ssl
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from monai_node.mesh.state import read_json, state_path
@@ -19,18 +22,47 @@ NO_ANSWER = "the gateway sent what is not an answer of a mesh; is --url right?"
 _CONNECT_SECONDS = 5.0
 
 
-def gateway_url(options: argparse.Namespace) -> str:
-    """The gateway to talk to: the one named, else this user's running one."""
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The gateway to talk to. `certificate` is a file: the only one that is taken for its own."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+    certificate: str | None = None
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """What every request to it is sent with."""
+        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        return {"headers": headers, "verify": self._trust(), "trust_env": False}
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        if self.certificate is None:
+            return True
+        try:
+            context = ssl.create_default_context(cafile=self.certificate)
+        except OSError:
+            raise SetupError(f"the gateway's certificate {self.certificate} cannot be read") from None
+        # It is named by its owner, whoever has signed it and whatever names stand in it.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.check_hostname = False
+        return context
+
+
+def gateway_of(options: argparse.Namespace) -> Gateway:
+    """The gateway to talk to: the one named, else this user's running one, whose key needs no telling."""
+    key = os.environ.get("MONAI_KEY") or None
     if options.url:
         url: str = options.url
-        return url.rstrip("/").removesuffix("/v1")
-    known = (read_json(state_path(options.state_dir) / "gateway.json") or {}).get("url")
-    if not isinstance(known, str):
+        return Gateway(url.rstrip("/").removesuffix("/v1"), key)
+    known = read_json(state_path(options.state_dir) / "gateway.json") or {}
+    texts = {name: value for name, value in known.items() if isinstance(value, str)}
+    if "url" not in texts:
         raise SetupError("no gateway is running here; start one with `monai-node up`, or give --url")
-    return known
+    return Gateway(texts["url"], key or texts.get("key"), texts.get("certificate"))
 
 
-def stream(url: str, body: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+def stream(gateway: Gateway, path: str, body: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
     """The objects of a streamed answer, to its `[DONE]`; a caller that knows another end stops there.
     SetupError for an error status, an error event, a cut, or an answer that is not over after `seconds`."""
     import httpx
@@ -40,7 +72,8 @@ def stream(url: str, body: dict[str, Any], seconds: float) -> Iterator[dict[str,
     parser, ends_at, is_open = SseParser(), time.monotonic() + seconds, False
     timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
     try:
-        with httpx.stream("POST", url, json=body, timeout=timeout, trust_env=False) as response:
+        link = gateway.connection
+        with httpx.stream("POST", gateway.url + path, json=body, timeout=timeout, **link) as response:
             if response.status_code != 200:
                 response.read()
                 raise SetupError(_message(response))
@@ -54,7 +87,7 @@ def stream(url: str, body: dict[str, Any], seconds: float) -> Iterator[dict[str,
                     raise SetupError(f"the gateway did not complete the answer within {seconds:g} s")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         if not is_open:
-            raise SetupError(_unreachable(url, error)) from None
+            raise SetupError(_unreachable(gateway, error)) from None
     raise SetupError("the gateway ended the answer before it was complete")
 
 
@@ -71,14 +104,14 @@ def _chunk(data: str) -> dict[str, Any]:
     return known
 
 
-def request(method: str, url: str, **arguments: Any) -> dict[str, Any]:
+def request(gateway: Gateway, method: str, path: str, **arguments: Any) -> dict[str, Any]:
     """The object that the gateway answers; SetupError for anything else."""
     import httpx
 
     try:
-        response = httpx.request(method, url, timeout=30.0, trust_env=False, **arguments)
+        response = httpx.request(method, gateway.url + path, timeout=30.0, **gateway.connection, **arguments)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise SetupError(_unreachable(url, error)) from None
+        raise SetupError(_unreachable(gateway, error)) from None
     if response.status_code != 200:
         raise SetupError(_message(response))
     found = _json(response)
@@ -116,6 +149,7 @@ def _error_of(body: object) -> str:
             return ""
 
 
-def _unreachable(url: str, error: Exception) -> str:
-    base = url.partition("/v1/")[0]
-    return f"the gateway at {base} did not answer ({type(error).__name__}); is `monai-node up` running?"
+def _unreachable(gateway: Gateway, error: Exception) -> str:
+    return (
+        f"the gateway at {gateway.url} did not answer ({type(error).__name__}); is `monai-node up` running?"
+    )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from monai_node.mesh.config import (
     AgentSource,
@@ -22,6 +23,7 @@ from monai_node.mesh.config import (
     NodeConfig,
     SkillWords,
     Source,
+    Tls,
     UrlSource,
     alias_of,
     listen_multiaddr,
@@ -35,6 +37,9 @@ from monai_node.registry.errors import SetupError
 from monai_node.registry.secret import Mesh, parse_join_line
 from monai_node.registry.tasks import task_scope
 from monai_node.router.policy import Policy, listed
+
+if TYPE_CHECKING:
+    from monai_node.mesh.opening import Gateway
 
 # What a provider that `up` started is given to end its tasks before it is killed.
 _DRAIN_SECONDS = 5.0
@@ -122,7 +127,20 @@ def _gateway_options(options: argparse.Namespace) -> GatewayOptions:
         planner=options.planner,
         embedder=options.embedder,
         policy=_owners_policy(options),
+        requires_key=options.require_key,
+        hosts=tuple(options.allow_host or ()),
+        tls=_tls(options),
     )
+
+
+def _tls(options: argparse.Namespace) -> Tls | None:
+    certificate: Path | None = options.tls_cert
+    key: Path | None = options.tls_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise SetupError("--tls-cert and --tls-key belong together; give both")
+    return Tls(certificate.expanduser(), key.expanduser())
 
 
 def _owners_policy(options: argparse.Namespace) -> Policy:
@@ -270,7 +288,7 @@ async def _gateway(config: NodeConfig, console: Console, wrap: WrapTransport | N
         open_node(config, console.say, wrap) as node,
         open_gateway(node, console.say) as gateway,
     ):
-        console.ready(_greeting(gateway.url, node), _facts(gateway.url, node, {}))
+        console.ready(_greeting(gateway, node), _facts(gateway.url, node, {}))
         await asyncio.Event().wait()
 
 
@@ -294,18 +312,19 @@ async def _up(
         async with asyncio.timeout(_REACHABLE_SECONDS):
             await gateway.front.routing.until_reachable()
         console.ready(
-            _greeting(gateway.url, node),
+            _greeting(gateway, node),
             _facts(gateway.url, node, {"provider": companion.pid or 0}),
         )
         await asyncio.Event().wait()
 
 
-def _greeting(url: str, node: Node) -> list[str]:
+def _greeting(gateway: Gateway, node: Node) -> list[str]:
+    url, key = gateway.url, " -H 'authorization: Bearer mk-…'" if gateway.requires_key else ""
     body = '{"model": "mesh", "messages": [{"role": "user", "content": "What is 37 * 49?"}]}'
     return [
         f"endpoint:  {url}/v1   (any OpenAI client; model: mesh)",
         "try:       monai-node ask 'What is 37 * 49, and write a two-line poem about rivers'",
-        f"or:        curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
+        f"or:        curl {url}/v1/chat/completions -H 'content-type: application/json'{key} -d '{body}'",
         f"join:      monai-node serve model.gguf --join '{node.join_line}'",
     ]
 

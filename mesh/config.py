@@ -71,6 +71,14 @@ Source = ModelSource | UrlSource | AgentSource
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM: the certificate with what leads to its authority, and its key."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayOptions:
     host: str = LOOPBACK
     port: int | None = None  # None: GATEWAY_PORT, or any free one when that is taken
@@ -79,6 +87,9 @@ class GatewayOptions:
     planner: PlannerChoice = "auto"
     embedder: EmbedderChoice = "auto"
     policy: Policy = NO_POLICY  # the owner's, within which requests have theirs
+    requires_key: bool = False  # on loopback too; elsewhere it always does
+    hosts: tuple[str, ...] = ()  # names by which it is called, besides the address that it is reached at
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)

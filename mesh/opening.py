@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import importlib
 import os
+import ssl
 import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions
+from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions, Tls
 from monai_node.mesh.front import Front
+from monai_node.mesh.keys import KeyFile
 from monai_node.mesh.ledger import open_ledger
 from monai_node.mesh.node import Node, Say
 from monai_node.mesh.planning import Labellers
@@ -35,18 +37,20 @@ class Gateway:
 
     url: str
     front: Front
+    requires_key: bool
 
 
 @asynccontextmanager
 async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
     """Load the embedder, listen for HTTP, and tell this user's other commands where.
 
-    SetupError when the port is taken or the gateway's packages are missing.
+    SetupError when the port is taken, the gateway's packages are missing, or others could reach it and there
+    is no key to ask them for.
     """
     from monai_node.mesh.embedders import open_embedder
 
     options = node.config.gateway or GatewayOptions()
-    await asyncio.to_thread(_check_port, options)
+    await asyncio.to_thread(_check, node, options)
     say("loading the embedder")
     async with open_embedder(options.embedder, node.state.node(node.config.name).path) as embedder:
         if not embedder.has_labeller:
@@ -58,7 +62,9 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             raise SetupError(
                 f"a gateway needs the package {error.name}: pip install 'monai-node[gateway]'"
             ) from None
+        from monai_node.mesh.gateway.access_files import open_access
         from monai_node.mesh.gateway.app import create_app
+        from monai_node.mesh.gateway.config import GatewayConfig
 
         recipes = RecipeFile(node.state.recipes_file) if options.has_recipes else None
         labellers = Labellers(small=embedder.label if embedder.has_labeller else None)
@@ -66,24 +72,64 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
         async with (
             open_ledger(state.store_file, embedder.fingerprint, time.time) as ledger,
             open_stored_embedder(state.vectors_file, embedder, time.time) as announced,
+            open_access(
+                node.state.keys_file, state.usage_file, requires_key=_requires_key(options)
+            ) as access,
             task_scope() as scope,
         ):
             front = Front(node, embedder, recipes, labellers, ledger, announced)
-            async with _listen(create_app(front), options) as address:
+            app = create_app(front, GatewayConfig(hosts=options.hosts), access)
+            async with _listen(app, options) as address:
                 scope.start(front.routing.keep_indexed(), name="skill index")
                 scope.start(front.keep_examined(), name="planners' exams")
                 if options.has_canaries:
                     scope.start(front.keep_asking_canaries(), name="canaries")
-                with _announced_here(node, address.url):
-                    yield Gateway(address.url, front)
+                _tell_reach(options, say)
+                key = access.owners_key() if access.requires_key else None
+                with _announced_here(node, address.url, key):
+                    yield Gateway(address.url, front, access.requires_key)
 
 
-def _check_port(options: GatewayOptions) -> None:
-    """Say what is wrong with an address before anything is loaded, which takes seconds."""
+def _check(node: Node, options: GatewayOptions) -> None:
+    """Say what is wrong with an address, its keys or its certificate before anything is loaded, which takes
+    seconds."""
+    has_keys = bool(KeyFile(node.state.keys_file).keys())
+    if options.requires_key and not has_keys:
+        raise SetupError("--require-key: there is no key yet; make one with `monai-node keys create`")
+    if options.tls is not None:
+        _check_certificate(options.tls)
     with contextlib.suppress(ModuleNotFoundError):  # told later, with what to install
         from monai_node.mesh.gateway.server import listen
 
-        listen(options.host, options.port or 0).close()
+        listen(options.host, options.port or 0, asks_for_keys=has_keys).close()
+
+
+def _check_certificate(tls: Tls) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Without a password OpenSSL would ask for it at the terminal.
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "see --tls-key"
+        raise SetupError(
+            f"{tls.certificate} with {tls.key} is no certificate and its unencrypted key ({reason})"
+        ) from None
+
+
+def _requires_key(options: GatewayOptions) -> bool:
+    from monai_node.mesh.gateway.limits import is_loopback
+
+    return options.requires_key or not is_loopback(options.host)
+
+
+def _tell_reach(options: GatewayOptions, say: Say) -> None:
+    from monai_node.mesh.gateway.limits import is_loopback
+
+    if not is_loopback(options.host) and options.tls is None:
+        say(
+            f"the gateway is reached over {options.host}, and text and keys travel UNENCRYPTED: give"
+            " --tls-cert and --tls-key, or put a VPN or a proxy that speaks TLS before it"
+        )
 
 
 def _import_heavy_packages() -> None:
@@ -96,23 +142,34 @@ async def _listen(app: FastAPI, options: GatewayOptions) -> AsyncGenerator[Addre
     """On the port asked for; when none was, on ours, or on a free one if that is taken."""
     from monai_node.mesh.gateway.server import open_server
 
+    def server(port: int) -> AbstractAsyncContextManager[Address]:
+        asks_for_keys = _requires_key(options)
+        return open_server(app, options.host, port, asks_for_keys=asks_for_keys, tls=options.tls)
+
     async with contextlib.AsyncExitStack() as stack:
-        port = GATEWAY_PORT if options.port is None else options.port
         try:
-            address = await stack.enter_async_context(open_server(app, options.host, port))
+            port = GATEWAY_PORT if options.port is None else options.port
+            address = await stack.enter_async_context(server(port))
         except SetupError:
             if options.port is not None:
                 raise
-            address = await stack.enter_async_context(open_server(app, options.host, 0))
+            address = await stack.enter_async_context(server(0))
         yield address
 
 
 @contextlib.contextmanager
-def _announced_here(node: Node, url: str) -> Generator[None]:
-    """Keep gateway.json while we listen, so that `ask` and `serve` of this user need no address."""
+def _announced_here(node: Node, url: str, key: str | None) -> Generator[None]:
+    """Keep gateway.json while we listen, so that `ask` and `serve` of this user need neither an address nor a
+    key."""
     file = node.state.gateway_file
+    tls = node.config.gateway.tls if node.config.gateway else None
+    told = {"url": url, "join": str(node.join_line), "pid": os.getpid()}
+    if key is not None:
+        told["key"] = key
+    if tls is not None:
+        told["certificate"] = str(tls.certificate.resolve())
     try:
-        write_json(file, {"url": url, "join": str(node.join_line), "pid": os.getpid()})
+        write_json(file, told)
     except OSError as error:
         raise SetupError(f"{file} cannot be written ({error.strerror})") from None
     try:

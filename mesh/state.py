@@ -7,7 +7,8 @@
       recipes.json, .lock    plans that this user accepted; they hold the user's words
       keys.json, .lock       hashes of the keys with which others may use this user's gateway
       nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock;
-                             a gateway's also store.sqlite (mesh.store), vectors.sqlite (mesh.vectors)
+                             a gateway's also store.sqlite (mesh.store), vectors.sqlite (mesh.vectors),
+                             usage.json (what was used under each key today)
                              and, without torch, all-minilm-l6-v2-….gguf (mesh.minilm)
 
 A file is replaced by writing a sibling and renaming it, so that a reader or a kill -9 finds the old or
@@ -207,6 +208,10 @@ class NodeDir:
     @property
     def vectors_file(self) -> Path:
         return self.path / "vectors.sqlite"
+
+    @property
+    def usage_file(self) -> Path:
+        return self.path / "usage.json"
 
     @property
     def log_file(self) -> Path:

@@ -40,6 +40,11 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
+def is_address(host: str) -> bool:
+    """Whether a host, in a URL's spelling, is an IP address."""
+    return _address(host) is not None
+
+
 def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
         found = ip_address(host.strip("[]"))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
-from monai_node.mesh.gateway.limits import is_loopback
+from monai_node.mesh.config import Tls
+from monai_node.mesh.gateway.limits import is_address, is_loopback
 from monai_node.registry.errors import SetupError
 from monai_node.registry.tasks import task_scope
 from monai_node.registry.wire import REQUEST_BODY_BYTES_MAX
@@ -29,29 +30,43 @@ _PING_SECONDS = 20
 _UNREAD_MS = 60_000
 
 
+# What listens to all addresses is reached at this one from here.
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened to
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a gateway listens. `port` is the real one, also when 0 was asked for."""
 
     host: str
     port: int
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        """For programs of this machine."""
+        host = _LOOPBACK_OF.get(self.host, self.host)
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @asynccontextmanager
 async def open_server(
-    app: ASGIApp, host: str, port: int, *, drain_seconds: int = _DRAIN_SECONDS
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    drain_seconds: int = _DRAIN_SECONDS,
+    asks_for_keys: bool = False,
+    tls: Tls | None = None,
 ) -> AsyncGenerator[Address]:
-    """Serves `app` for as long as it is entered; port 0 takes a free one.
+    """Serves `app` for as long as it is entered; port 0 takes a free one. `asks_for_keys`: the app does, of
+    everybody.
 
     Leaving stops listening, lets answers under way finish for `drain_seconds` and cuts the rest, so
     that no client takes a part for the whole. Leaves signals and logging to the process. SetupError when
-    the address is not on loopback or cannot be had.
+    the address is beyond loopback without `asks_for_keys`, or cannot be had.
     """
-    listener = listen(host, port)
+    listener = listen(host, port, asks_for_keys=asks_for_keys)
     name, bound_port = listener.getsockname()[:2]
     server = _Server(
         uvicorn.Config(
@@ -69,13 +84,15 @@ async def open_server(
             proxy_headers=False,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=drain_seconds,
+            ssl_certfile=tls.certificate if tls else None,
+            ssl_keyfile=tls.key if tls else None,
         )
     )
     async with task_scope() as tasks:
         serving = tasks.start(server.serve([listener]), name="gateway")
         try:
             await server.ready.wait()
-            yield Address(name, bound_port)
+            yield Address(name, bound_port, "https" if tls else "http")
         finally:
             server.stopping.set()
             await asyncio.wait({serving})
@@ -90,13 +107,16 @@ async def serve(
         await asyncio.get_running_loop().create_future()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket on loopback; SetupError when it cannot be had."""
-    if not is_loopback(host):
+def listen(host: str, port: int, *, asks_for_keys: bool = False) -> socket.socket:
+    """A listening TCP socket; SetupError when it cannot be had, or may not: whoever reaches it may use what
+    does not ask for keys, so that this listens on loopback only."""
+    if not is_loopback(host) and not asks_for_keys:
         raise SetupError(
-            f"the gateway listens on loopback only, not on {host}: whoever reaches it may use it;"
-            " choose --host 127.0.0.1"
+            f"whoever reaches {host} could use this gateway, for there is no key to ask for; make one with"
+            " `monai-node keys create`, or choose --host 127.0.0.1"
         )
+    if not is_loopback(host) and not is_address(host):
+        raise SetupError(f"--host {host} is not an IP address; give one of this machine, or 0.0.0.0 for all")
     name = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]")
     # asyncio turns Nagle's algorithm off (40 ms per answer) only for sockets that say they are TCP.
     family = socket.AF_INET6 if ":" in name else socket.AF_INET

@@ -33,6 +33,7 @@ from monai_node.mesh.config import (
     ModelSource,
     NodeConfig,
     SkillWords,
+    Tls,
     UrlSource,
 )
 from monai_node.mesh.identity import Identity
@@ -390,6 +391,12 @@ def test_a_gateway_listens_where_it_is_told() -> None:
     assert config_of("up", "--host", "::1", "--port", "0").gateway == GatewayOptions("::1", 0)
     assert config_of("up", "--planner", "model").gateway == GatewayOptions(planner="model")
     assert config_of("gateway", "--embedder", "gguf").gateway == GatewayOptions(embedder="gguf")
+    reach = ("--require-key", "--allow-host", "a.lan", "--allow-host", "b.lan")
+    assert config_of("up", *reach).gateway == GatewayOptions(requires_key=True, hosts=("a.lan", "b.lan"))
+    files = ("--tls-cert", "c.pem", "--tls-key", "k.pem")
+    assert config_of("up", *files).gateway == GatewayOptions(tls=Tls(Path("c.pem"), Path("k.pem")))
+    with pytest.raises(SetupError, match="belong together"):
+        config_of("up", *files[:2])
     config = config_of("gateway", "--listen", "0.0.0.0:4001", "--listen", "/ip6/::1/tcp/0")
     assert config.listen == ("/ip4/0.0.0.0/tcp/4001", "/ip6/::1/tcp/0")
     assert config_of("gateway").listen is None

@@ -84,13 +84,19 @@ def test_it_listens_where_it_says(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "example.org", "::"])
-def test_it_does_not_listen_beyond_loopback(host: str) -> None:
+def test_it_does_not_listen_beyond_loopback_without_keys(host: str) -> None:
     async def main() -> None:
-        with pytest.raises(SetupError, match="listens on loopback only"):
+        with pytest.raises(SetupError, match=f"{host} .* `monai-node keys create`"):
             async with open_server(create_app(ScriptedBackend()), host, 0):
                 pass
 
     _run(main())
+
+
+@pytest.mark.parametrize("host", ["example.org", "", "0.0.0.0:80", "fe80::1%eth0x"])
+def test_with_keys_it_listens_to_an_address_and_not_to_a_name(host: str) -> None:
+    with pytest.raises(SetupError, match=r"is not an IP address|cannot listen"):
+        listen(host, 0, asks_for_keys=True)
 
 
 def test_a_port_in_use_or_out_of_range_is_one_sentence_about_it() -> None:
