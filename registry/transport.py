@@ -38,6 +38,11 @@ class Stream(Protocol):
         or when this side let `STREAM_BUFFER_FRAMES` frames pile up."""
         ...
 
+    @property
+    def has_frame(self) -> bool:
+        """Whether a frame has come that `receive` gives without waiting."""
+        ...
+
     async def close(self) -> None:
         """End this side well: frames already sent still arrive. Idempotent, never raises."""
         ...
@@ -153,6 +158,10 @@ class MemoryStream:
         if self._is_reset:
             raise PeerLost("the stream from this peer was cut")
         return self._frames.popleft()
+
+    @property
+    def has_frame(self) -> bool:
+        return bool(self._frames) and not self._is_reset
 
     async def close(self) -> None:
         self._is_closed = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,6 +49,8 @@ _T = TypeVar("_T")
 
 # A peer that says the deadline is over while we have more time than this left has misread it.
 _DEADLINE_SLACK_SECONDS = 1.0
+# Given as one, so many deltas are read in a few milliseconds.
+_DELTAS_AT_ONCE_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,50 @@ class Watch:
     patience: Patience
 
 
+class _Alarm:
+    """Ends a wait when its time is over, and looks now and then whether the peer that is waited for is alive.
+
+    One timer for all waits of a stream, which lasts from one to the next: timers of their own were a fifth of
+    what a frame costs.
+    """
+
+    def __init__(self, watch: Watch, peer: PeerId) -> None:
+        self._watch = watch
+        self._peer = peer
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait: tuple[asyncio.Timeout, float] | None = None  # with the loop's time at which it is over
+        self.is_peer_gone = False
+
+    def within(self, seconds: float) -> asyncio.Timeout:
+        """To be entered at once: raises TimeoutError after `seconds`, or when the peer has gone."""
+        loop = asyncio.get_running_loop()
+        scope, now = asyncio.timeout(None), loop.time()
+        self._wait = (scope, now + seconds)
+        due = now + min(seconds, self._watch.patience.poll_seconds)
+        if self._timer is not None and self._timer.when() > due:
+            self._timer.cancel()
+            self._timer = None
+        self._timer = self._timer or loop.call_at(due, self._look)
+        return scope
+
+    def rest(self) -> None:
+        """The wait has ended. When the timer is due it looks for another one, and ends without one."""
+        self._wait = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._wait is None:
+            return
+        (scope, until), loop = self._wait, asyncio.get_running_loop()
+        self.is_peer_gone = not self._watch.is_alive(self._peer)
+        left = until - loop.time()
+        if self.is_peer_gone or left <= 0:
+            scope.reschedule(loop.time())
+        else:
+            due = loop.time() + min(left, self._watch.patience.poll_seconds)
+            self._timer = loop.call_at(due, self._look)
+
+
 class TaskStream:
     """One task stream to one peer. `was_sent` says whether the peer may have seen the request."""
 
@@ -83,6 +130,7 @@ class TaskStream:
         self._watch = watch
         self._patience = watch.patience
         self._deadline = deadline
+        self._alarm = _Alarm(watch, peer)
         self.was_sent = False
 
     async def events(self, request: TaskRequest) -> AsyncGenerator[TaskAccepted | TaskDelta | TaskCompleted]:
@@ -94,24 +142,47 @@ class TaskStream:
         try:
             accepted = await self._ask(stream, request, frame)
             yield accepted
-            idle_seconds = self._patience.idle_seconds * (1 + accepted.position)
-            chars, quiet_since = len(request.prefix), self._watch.clock()
-            while not is_complete:
-                # Frames without text are no progress: a peer could fill all the time with them.
-                quiet_seconds = self._watch.clock() - quiet_since
-                event = await self._answer(stream, request, max(0.0, idle_seconds - quiet_seconds))
-                if isinstance(event, TaskDelta):
-                    chars += len(event.text)
-                    quiet_since = self._watch.clock() if event.text else quiet_since
-                    if chars > TEXT_CHARS_MAX:
-                        raise self._violation(f"more than {TEXT_CHARS_MAX} characters of text")
-                else:
-                    await self._close(stream)
-                    is_complete = True
-                yield event
+            async with aclosing(self._answers(stream, request, accepted.position)) as answers:
+                async for event in answers:
+                    if isinstance(event, TaskCompleted):
+                        await self._close(stream)
+                        is_complete = True
+                    yield event
         finally:
             if not is_complete:
                 stream.reset()
+
+    async def _answers(
+        self, stream: Stream, request: TaskRequest, position: int
+    ) -> AsyncGenerator[TaskDelta | TaskCompleted]:
+        """What follows `accepted`, up to `TaskCompleted`. Deltas that have come already are given as one, so
+        that a node that is behind catches up instead of losing streams."""
+        idle_seconds = self._patience.idle_seconds * (1 + position)
+        chars, quiet_since = len(request.prefix), self._watch.clock()
+        texts: list[str] = []
+        last: TaskCompleted | None = None
+        while last is None:
+            # Frames without text are no progress: a peer could fill all the time with them.
+            quiet_seconds = self._watch.clock() - quiet_since
+            try:
+                event = await self._answer(stream, request, max(0.0, idle_seconds - quiet_seconds))
+                if isinstance(event, TaskCompleted):
+                    last = event
+                else:
+                    texts.append(event.text)
+                    chars += len(event.text)
+                    quiet_since = self._watch.clock() if event.text else quiet_since
+                if chars > TEXT_CHARS_MAX:
+                    raise self._violation(f"more than {TEXT_CHARS_MAX} characters of text")
+                is_more = last is None and stream.has_frame and len(texts) < _DELTAS_AT_ONCE_MAX
+            except MonaiError:
+                if texts and chars <= TEXT_CHARS_MAX:
+                    yield TaskDelta(attempt=request.attempt, text="".join(texts))
+                raise
+            if texts and not is_more:
+                yield TaskDelta(attempt=request.attempt, text="".join(texts))
+                texts.clear()
+        yield last
 
     async def _open(self) -> Stream:
         seconds = self._patience.open_seconds
@@ -184,27 +255,15 @@ class TaskStream:
         left = self._deadline - self._watch.clock()
         if left <= 0:
             raise deadline_exceeded()
-        loop = asyncio.get_running_loop()
-        is_gone = False
-
-        def poll() -> None:
-            nonlocal is_gone, timer
-            if self._watch.is_alive(self._peer):
-                timer = loop.call_later(self._patience.poll_seconds, poll)
-            elif not scope.expired():
-                is_gone = True
-                scope.reschedule(loop.time())
-
-        timer = loop.call_later(self._patience.poll_seconds, poll)
         try:
-            async with asyncio.timeout(min(left, seconds)) as scope:
+            async with self._alarm.within(min(left, seconds)):
                 return await work()
         except TimeoutError:
-            if is_gone:
+            if self._alarm.is_peer_gone:
                 raise type(late)(f"{self._name} stopped answering") from None
             raise (deadline_exceeded() if left <= seconds else late) from None
         finally:
-            timer.cancel()
+            self._alarm.rest()
 
     @property
     def _name(self) -> str:

@@ -65,6 +65,8 @@ class Feed:
 
     async def next(self, until: float | None = None) -> RunEvent | None:
         """The next event; None when the loop's clock reaches `until` first."""
+        if not self._queue.empty():
+            return self._queue.get_nowait()  # without a timer, which costs as much as the rest
         try:
             async with asyncio.timeout_at(until):
                 return await self._queue.get()

@@ -127,6 +127,11 @@ class Inbox:
                 raise PeerLost(end) if end else EOFError
             await self._wait()
 
+    @property
+    def has_frame(self) -> bool:
+        """Whether `take` gives a frame at once."""
+        return bool(self._frames) and self._cut is None
+
     def cut(self, reason: str) -> None:
         if self._cut is None:
             self._cut = reason

@@ -54,6 +54,10 @@ class Libp2pStream:
     async def receive(self) -> bytes:
         return await self._link.inbox.take()
 
+    @property
+    def has_frame(self) -> bool:
+        return self._link.inbox.has_frame
+
     async def close(self) -> None:
         """Returns when what was sent is written, or after SEND_SECONDS; the peer may go on sending."""
         try:

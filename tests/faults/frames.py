@@ -164,6 +164,10 @@ class FaultyStream:
     async def receive(self) -> bytes:
         return await self._inner.receive()
 
+    @property
+    def has_frame(self) -> bool:
+        return self._inner.has_frame
+
     async def close(self) -> None:
         await self._inner.close()
 

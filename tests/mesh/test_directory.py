@@ -104,6 +104,10 @@ class FreezableStream:
         await self._is_running.wait()
         return frame
 
+    @property
+    def has_frame(self) -> bool:
+        return self._inner.has_frame
+
     async def close(self) -> None:
         await self._inner.close()
 

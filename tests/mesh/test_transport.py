@@ -154,6 +154,27 @@ def test_many_frames_arrive_in_order(kind: str) -> None:
     run(test)
 
 
+def test_a_stream_says_whether_a_frame_has_come(kind: str) -> None:
+    async def test() -> None:
+        async with open_pair(kind) as (caller, provider):
+            stream = await caller.open(provider.peer_id, PROTOCOL, SECONDS)
+            assert not stream.has_frame
+            await stream.send(b"one")
+            async with asyncio.timeout(SECONDS):
+                while not stream.has_frame:
+                    await asyncio.sleep(0.001)
+            assert await soon(stream.receive()) == b"one"
+            assert not stream.has_frame
+            await stream.send(b"two")
+            async with asyncio.timeout(SECONDS):
+                while not stream.has_frame:
+                    await asyncio.sleep(0.001)
+            stream.reset()
+            assert not stream.has_frame
+
+    run(test)
+
+
 def test_after_close_the_other_side_gets_what_was_sent_and_then_the_end(kind: str) -> None:
     received: list[bytes] = []
 

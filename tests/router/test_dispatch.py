@@ -417,6 +417,22 @@ def test_the_words_of_a_failed_peer_are_one_printable_line() -> None:
     assert outcome.error.message.isprintable()
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_deltas_that_have_come_together_are_given_together_and_none_is_lost(ends: bool) -> None:
+    async def at_once(asked: TaskRequest, stream: Stream) -> None:
+        frames: list[Message] = [TaskAccepted(attempt=asked.attempt)]
+        frames += [TaskDelta(attempt=asked.attempt, text=text) for text in ("one ", "", "two ", "three")]
+        frames.append(completed(asked.attempt) if ends else failed(asked.attempt))
+        async with asyncio.TaskGroup() as group:  # all are sent before the other side has its turn
+            for frame in frames:
+                group.create_task(stream.send(encode(frame)))
+
+    outcome = dispatch({"a": Provider(at_once)}, [candidate("a")])
+    assert [event.text for event in outcome.events if isinstance(event, Text)] == ["one two three"]
+    assert isinstance(outcome.error, TaskFailed) != ends
+    assert not ends or outcome.done.text == "one two three"
+
+
 def test_frames_without_text_do_not_pass_for_progress() -> None:
     async def stalls(asked: TaskRequest, stream: Stream) -> None:
         await stream.send(encode(TaskAccepted(attempt=asked.attempt)))
