@@ -12,6 +12,7 @@ from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import install_error_handlers
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.health_routes import health_routes
+from monai_node.mesh.gateway.idempotency import Idempotency
 from monai_node.mesh.gateway.limits import Guard
 from monai_node.mesh.gateway.mesh_routes import mesh_routes
 from monai_node.mesh.gateway.openai_routes import openai_routes
@@ -41,5 +42,6 @@ def create_app(
     ):
         app.include_router(routes(site))
     install_error_handlers(app)
+    app.add_middleware(Idempotency, config=config)
     app.add_middleware(Guard, config=config, access=access)
     return app

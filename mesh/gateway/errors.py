@@ -9,6 +9,8 @@ MonaiError
 │   │                           that a key lacks; what its owner refuses
 │   ├── MethodNotAllowed   405
 │   ├── BodyTooSlow        408
+│   ├── AnswerNotKept      409  an answer that was given once cannot be given again
+│   ├── KeyReused          422  an Idempotency-Key came with another request
 │   └── Cancelled          499  by its client; over a socket, where it is still there to be told
 └── NodeError
     ├── OverLimit          429  this caller had its share
@@ -33,8 +35,8 @@ from monai_node.registry.events import RunFailed
 _log = logging.getLogger(__name__)
 
 # Another try by the client would run the whole request again for the same end, so the OpenAI SDKs,
-# which retry every 5xx twice, are told not to.
-_NEVER_RETRIED = frozenset({500, 504})
+# which retry every 409 and 5xx twice, are told not to.
+_NEVER_RETRIED = frozenset({409, 500, 504})
 _RETRY_LATER = frozenset({429, 503})
 _RETRY_AFTER_SECONDS_DEFAULT = 2.0
 
@@ -57,6 +59,16 @@ class MethodNotAllowed(CallerError):
 class BodyTooSlow(CallerError):
     status = 408
     default_code = "request_timeout"
+
+
+class AnswerNotKept(CallerError):
+    status = 409
+    default_code = "answer_not_kept"
+
+
+class KeyReused(CallerError):
+    status = 422
+    default_code = "idempotency_key_reused"
 
 
 class Cancelled(CallerError):

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from monai_node.agents.request import RunRequest
+from monai_node.mesh.gateway.answers import forget_answer
 from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import caller_of
 from monai_node.mesh.gateway.completion import KEEP_ALIVE, completion_headers
@@ -84,7 +85,7 @@ class RunResponse(Response):
         async with self._site.gate.admit(caller.key), task_scope() as tasks:
             feed = self._site.feed(self._request, caller, self._runs)
             pump = tasks.start(feed.pump(), name=f"run {self._request.run}")
-            await (self._stream(feed, send) if self._is_stream else self._whole(feed, send))
+            await (self._stream(feed, scope, send) if self._is_stream else self._whole(feed, send))
             self._is_answered = True
             await asyncio.wait({pump})
 
@@ -105,7 +106,7 @@ class RunResponse(Response):
                 case _:
                     pass
 
-    async def _stream(self, feed: Feed, send: Send) -> None:
+    async def _stream(self, feed: Feed, scope: Scope, send: Send) -> None:
         frames, event = await self._first_sign(feed)
         if isinstance(event, RunFailed):
             return await self._answer(error_response(event), send)
@@ -122,6 +123,8 @@ class RunResponse(Response):
                 return None
             event = await self._next(feed, until)
             frames = KEEP_ALIVE if event is None else self._form.frames(event)
+            if isinstance(event, RunFailed):
+                forget_answer(scope)
 
     async def _first_sign(self, feed: Feed) -> tuple[bytes, RunEvent | None]:
         """Waits until the stream must begin, or until the run failed and need not: the frames so

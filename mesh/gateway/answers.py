@@ -1,0 +1,136 @@
+"""Answers as they were sent, kept in memory to be given again under the key of their request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from starlette.types import Message, Scope
+
+from monai_node.mesh.gateway.errors import AnswerNotKept, KeyReused
+from monai_node.mesh.gateway.recording import Recording
+
+ANSWERS_MAX = 1024
+BYTES_MAX = 64 << 20  # of all that are over
+ANSWER_BYTES_MAX = 1 << 20  # a stream of about 4,000 deltas of a word each
+SECONDS_MAX = 24 * 3600.0
+
+# Other errors say what is not to be had now (404 and 422: no peer has it), or that this was no try.
+_FINAL_ERROR = 400
+_SCOPE_KEY = "monai.answer"
+
+
+def note_answer(scope: Scope, answer: RecordedAnswer) -> None:
+    """This is the answer to the request of that scope."""
+    scope[_SCOPE_KEY] = answer
+
+
+def forget_answer(scope: Scope) -> None:
+    """The answer to this request is no success, whatever its status says: it is not to be given again."""
+    answer = scope.get(_SCOPE_KEY)
+    if isinstance(answer, RecordedAnswer):
+        answer.is_kept = False
+
+
+class RecordedAnswer:
+    """One answer, as far as it was sent. `fingerprint` is of the request that it answers, `began` by the
+    clock of its store."""
+
+    def __init__(self, fingerprint: bytes, began: float) -> None:
+        self.fingerprint = fingerprint
+        self.began = began
+        self.body = Recording(ANSWER_BYTES_MAX)
+        self.start: Message | None = None
+        self.is_kept = True
+        self.is_complete = False
+        self.is_over = False
+        self._opened = asyncio.Event()
+        self._follower_count = 0
+        self._alone = asyncio.Event()
+        self._alone.set()
+
+    def note(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            self.is_kept = self.is_kept and (200 <= status < 300 or status == _FINAL_ERROR)
+            # Layers around us add headers of their own to the message.
+            self.start = {**message, "headers": list(message["headers"])}
+            self._opened.set()
+        else:
+            self.body.add(message.get("body", b""))
+            self.is_complete = not message.get("more_body", False)
+            if self.is_complete:
+                self.close()
+
+    def close(self) -> None:
+        """Nothing more is sent."""
+        self.is_over = True
+        self._opened.set()
+        self.body.finish()
+
+    async def opened(self) -> Message | None:
+        """How the answer starts; None when it was given up before."""
+        await self._opened.wait()
+        return self.start
+
+    @contextmanager
+    def followed(self) -> Generator[None]:
+        self._follower_count += 1
+        self._alone.clear()
+        try:
+            yield
+        finally:
+            self._follower_count -= 1
+            if not self._follower_count:
+                self._alone.set()
+
+    async def until_alone(self) -> None:
+        """Until nobody but the first client waits for this answer."""
+        while self._follower_count:
+            await self._alone.wait()
+
+
+Key = tuple[str, str]  # of the caller, and the one sent
+
+
+class Answers:
+    """The answers by key; those that are over go when they are old or too many, the oldest first."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._answers: OrderedDict[Key, RecordedAnswer] = OrderedDict()
+
+    def find(self, key: Key, fingerprint: bytes) -> RecordedAnswer | None:
+        """KeyReused when it came with another request, AnswerNotKept when the answer was too long."""
+        self._let_go()
+        answer = self._answers.get(key)
+        if answer is None:
+            return None
+        if answer.fingerprint != fingerprint:
+            raise KeyReused("this Idempotency-Key came with another request before; use a new one")
+        if answer.body.first:
+            raise AnswerNotKept(
+                "the answer to the request with this Idempotency-Key is too long to be given again;"
+                " to run it again, use a new key"
+            )
+        return answer
+
+    def begin(self, key: Key, fingerprint: bytes) -> RecordedAnswer:
+        self._answers[key] = answer = RecordedAnswer(fingerprint, self._clock())
+        return answer
+
+    def drop(self, key: Key, answer: RecordedAnswer) -> None:
+        if self._answers.get(key) is answer:
+            del self._answers[key]
+
+    def _let_go(self) -> None:
+        over = [(key, answer) for key, answer in self._answers.items() if answer.is_over]
+        byte_count = sum(answer.body.byte_count for _, answer in over)
+        oldest = self._clock() - SECONDS_MAX
+        for key, answer in over:
+            if len(self._answers) < ANSWERS_MAX and byte_count <= BYTES_MAX and answer.began >= oldest:
+                return
+            byte_count -= answer.body.byte_count
+            del self._answers[key]
