@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# At least e^8, about 3,000, outcomes lie between two false alarms (Lorden's bound), while a peer of whose
-# tasks 95 % were done well is caught at the fourth that is not, in a row.
-ALARM = 8.0
+# At least e^12, about 160,000, outcomes lie between two false alarms (Lorden's bound), while a peer of
+# whose tasks 95 % were done well is caught at the sixth that is not, in a row.
+ALARM = 12.0
 # A single failure of one that hardly ever failed, or two soon after each other of one that seldom did.
 _SUSPECT = 2.0
 # Before so many outcomes nobody can say what a peer usually does.

@@ -11,17 +11,17 @@ def turned_at(drift: Drift, values: list[float]) -> int | None:
     return next((at for at, value in enumerate(values) if drift.add(value) is not None), None)
 
 
-def test_four_failures_in_a_row_of_one_that_hardly_ever_failed_are_a_turn() -> None:
+def test_six_failures_in_a_row_of_one_that_hardly_ever_failed_are_a_turn() -> None:
     drift = Drift()
     assert turned_at(drift, [1.0] * 100) is None
-    assert turned_at(drift, [0.0] * 4) == 3
+    assert turned_at(drift, [0.0] * 6) == 5
 
 
 def test_the_outcomes_that_show_what_it_is_like_now_are_counted() -> None:
     drift = Drift()
     for _ in range(100):
         drift.add(1.0)
-    assert [drift.add(0.0) for _ in range(4)] == [None] * 3 + [4]
+    assert [drift.add(0.0) for _ in range(6)] == [None] * 5 + [6]
 
 
 @pytest.mark.parametrize("chance", [0.95, 0.7, 0.3])
@@ -63,7 +63,7 @@ def test_failures_at_tasks_and_at_canaries_add_up() -> None:
     drift = Drift()
     for _ in range(40):
         drift.add(1.0)
-    assert [drift.add(0.0, is_canary=at % 2 == 0) for at in range(4)] == [None] * 3 + [4]
+    assert [drift.add(0.0, is_canary=at % 2 == 0) for at in range(6)] == [None] * 5 + [6]
 
 
 def test_one_failure_of_one_that_often_fails_is_no_news() -> None:
