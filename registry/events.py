@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from monai_node.registry.errors import MonaiError
-from monai_node.registry.wire import Usage
+from monai_node.registry.wire import TokenLogprob, Usage
 
 # What is sent has every field, so that its schema says so.
 _SENT = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
@@ -130,10 +130,12 @@ class TaskWasFailed(Event):
 
 
 class AnswerDelta(Event):
-    """The next piece of the merged answer, in the order in which a client should show it."""
+    """The next piece of the merged answer, in the order in which a client should show it; `logprobs` of its
+    tokens where they were asked for."""
 
     type: Literal["answer.delta"] = "answer.delta"
     text: str
+    logprobs: list[TokenLogprob] = Field(default_factory=list[TokenLogprob])
 
 
 class AnswerCompleted(Event):

@@ -6,76 +6,75 @@ made it. `model` is the name that was asked for; the models that answered stand 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote
 
 from monai_node.mesh.gateway.errors import error_body
 from monai_node.mesh.gateway.json_io import encode_json
+from monai_node.mesh.gateway.said import Said
 from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
     PlanTask,
-    Provenance,
     RunCreated,
     RunEvent,
     RunFailed,
 )
-from monai_node.registry.wire import Usage
+from monai_node.registry.wire import TokenLogprob, Usage
 
 KEEP_ALIVE = b": keep-alive\n\n"
-_DONE = b"data: [DONE]\n\n"
-_HEADER_CHARS_MAX = 1024  # many proxies give up on a head of 8 KiB
+DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What every object of one answer has in common. `created` in Unix seconds."""
+    """What every object of one answer has in common: the run that it is of, and those beside it, in the
+    order of their choices. `created` in Unix seconds."""
 
     run: str
     model: str
     created: int
+    others: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return f"chatcmpl-{self.run.removeprefix('run-')}"
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return (self.run, *self.others)
 
-def completion(head: Head, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
+
+def completion(head: Head, said: Sequence[Said]) -> dict[str, Any]:
     """The `chat.completion` object."""
-    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-    if done.tool_calls:
-        message["content"] = text or None
-        message["tool_calls"] = tool_calls_of(done)
     return {
         "id": head.id,
         "object": "chat.completion",
         "created": head.created,
         "model": head.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "logprobs": None,
-                "finish_reason": done.finish_reason,
-            }
-        ],
-        "usage": usage_of(done.usage),
-        "mesh": mesh_of(head.run, tasks, done),
+        "choices": [_choice(each, index) for index, each in enumerate(said)],
+        "usage": usage_of(usage_of_all([each.done.usage for each in said])),
+        "mesh": mesh_of_all(said),
     }
 
 
-def completion_headers(done: AnswerCompleted) -> dict[str, str]:
-    """The provenance in short, for whoever sees only headers; plain ASCII."""
-    makers = dict.fromkeys(_maker(part) for part in done.parts)
+def _choice(said: Said, index: int) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
+    if said.done.tool_calls:
+        message["content"] = said.text or None
+        message["tool_calls"] = tool_calls_of(said.done)
     return {
-        "x-mesh-parts": str(len(done.parts)),
-        "x-mesh-models": ",".join(makers)[:_HEADER_CHARS_MAX],
+        "index": index,
+        "message": message,
+        "logprobs": logprobs_of(said.logprobs),
+        "finish_reason": said.done.finish_reason,
     }
 
 
 class Chunks:
-    """Turns the events of one run into the bytes of an SSE stream, or its end into one object.
+    """Turns the events of one run into the bytes of an SSE stream, or its end into one object; those of
+    several into one stream whose chunks say by `index` whose they are.
 
     With `has_events`, what happens between the deltas is sent as named SSE events, and the events that
     are chunks already stand in `mesh.event` of those, so that `seq` has no gaps. Only on request:
@@ -86,11 +85,14 @@ class Chunks:
         self._head = head
         self._include_usage = include_usage
         self._has_events = has_events
-        self._tasks: list[PlanTask] = []
+        self._index = {run: index for index, run in enumerate(head.runs)}
+        self._tasks: dict[str, list[PlanTask]] = {run: [] for run in head.runs}
+        self._usages: dict[str, Usage] = {}
 
     def opening(self) -> bytes:
-        """The first chunk, which carries the role."""
-        return self._chunk({"role": "assistant", "content": "", "refusal": None})
+        """Of each choice the first chunk, which carries the role."""
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(self._chunk(run, delta) for run in self._index)
 
     def is_first_sign(self, event: RunEvent) -> bool:
         """Whether this event decides if the answer is a stream or an error status."""
@@ -102,37 +104,54 @@ class Chunks:
         """What this event adds to the stream; after the last one, the stream is at its end."""
         match event:
             case AnswerDelta():
-                if not event.text and not self._has_events:
+                if not event.text and not event.logprobs and not self._has_events:
                     return b""
-                return self._chunk({"content": event.text}, **self._told(event))
+                logprobs = logprobs_of(event.logprobs)
+                return self._chunk(event.run, {"content": event.text}, logprobs=logprobs, **self._told(event))
             case AnswerCompleted():
                 return self._ending(event)
             case RunFailed():
                 # OpenAI's clients raise an error object before [DONE] as an exception with message
                 # and code. A stream that merely ends they take for a whole answer.
-                return frame({**error_body(event), **self._told(event)}) + _DONE
+                return frame({**error_body(event), **self._told(event)}) + DONE
             case PlanTask():
-                self._tasks.append(event)
+                self._tasks[event.run].append(event)
             case _:
                 pass
         return frame(event, name=event.type) if self._has_events else b""
 
-    def whole(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
-        return completion(self._head, text, tasks, done)
+    def whole(self, said: Said, *others: Said) -> dict[str, Any]:
+        return completion(self._head, (said, *others))
 
     def _ending(self, done: AnswerCompleted) -> bytes:
-        parts = [self._chunk(delta) for delta in _tool_call_deltas(done)]
-        mesh = {**mesh_of(self._head.run, self._tasks, done), **self._told(done).get("mesh", {})}
-        parts.append(self._chunk({}, finish_reason=done.finish_reason, mesh=mesh))
+        parts = [self._chunk(done.run, delta) for delta in _tool_call_deltas(done)]
+        mesh = {**mesh_of(done.run, self._tasks[done.run], done), **self._told(done).get("mesh", {})}
+        parts.append(self._chunk(done.run, {}, finish_reason=done.finish_reason, mesh=mesh))
+        self._usages[done.run] = done.usage
+        if len(self._usages) < len(self._index):
+            return b"".join(parts)
         if self._include_usage:
-            parts.append(frame({**self._base(), "choices": [], "usage": usage_of(done.usage)}))
-        return b"".join((*parts, _DONE))
+            usage = usage_of_all([self._usages[run] for run in self._index])
+            parts.append(frame({**self._base(), "choices": [], "usage": usage_of(usage)}))
+        return b"".join((*parts, DONE))
 
     def _told(self, event: RunEvent) -> dict[str, Any]:
         return {"mesh": {"event": event}} if self._has_events else {}
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: object) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(
+        self,
+        run: str,
+        delta: dict[str, Any],
+        finish_reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+        **more: object,
+    ) -> bytes:
+        choice = {
+            "index": self._index[run],
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
         usage = {"usage": None} if self._include_usage else {}
         return frame({**self._base(), "choices": [choice], **usage, **more})
 
@@ -161,6 +180,38 @@ def mesh_of(run: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str,
     }
 
 
+def mesh_of_all(said: Sequence[Said]) -> dict[str, Any]:
+    """The provenance of the first answer, and in `others` that of those beside it."""
+    first, *others = [mesh_of(each.run, each.tasks, each.done) for each in said]
+    return {**first, "others": others} if others else first
+
+
+def usage_of_all(usages: Sequence[Usage]) -> Usage:
+    """Of several answers to one prompt, which is read once."""
+    return Usage(
+        prompt_tokens=max(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+    )
+
+
+def logprobs_of(told: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    """OpenAI's `logprobs` of a choice."""
+    if not told:
+        return None
+    content = [
+        {
+            "token": each.token,
+            "logprob": each.logprob,
+            "bytes": each.bytes,
+            "top_logprobs": [
+                {"token": other.token, "logprob": other.logprob, "bytes": other.bytes} for other in each.top
+            ],
+        }
+        for each in told
+    ]
+    return {"content": content, "refusal": None}
+
+
 def usage_of(usage: Usage) -> dict[str, int]:
     """OpenAI's usage object."""
     return {
@@ -168,11 +219,6 @@ def usage_of(usage: Usage) -> dict[str, int]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
-
-
-def _maker(part: Provenance) -> str:
-    # A peer chose these names: anything that could end a header or a list item is escaped.
-    return quote(f"{part.model}@{part.peer_name or part.peer}"[:256], safe="@/:.+")
 
 
 def tool_calls_of(done: AnswerCompleted) -> list[dict[str, Any]]:

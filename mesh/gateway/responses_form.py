@@ -12,6 +12,7 @@ from monai_node.mesh.gateway.completion import frame, mesh_of, tool_calls_of, us
 from monai_node.mesh.gateway.errors import error_body
 from monai_node.mesh.gateway.responses import ResponseCall
 from monai_node.mesh.gateway.responses_items import ItemObject, output_text
+from monai_node.mesh.gateway.said import Said
 from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
@@ -66,9 +67,9 @@ class ResponseForm:
     def frames(self, event: RunEvent) -> bytes:
         return b"".join(self.told(event))
 
-    def whole(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
-        self._tasks, self._pieces = tasks, [text]
-        self._complete(done)
+    def whole(self, said: Said, *others: Said) -> dict[str, Any]:
+        self._tasks, self._pieces = said.tasks, [said.text]
+        self._complete(said.done)
         return self.response
 
     # --- the same, event by event ---------------------------------------------------------------

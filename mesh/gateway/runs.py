@@ -8,6 +8,7 @@ from typing import Any
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.completion import frame, usage_of
+from monai_node.mesh.gateway.said import Said
 from monai_node.registry.events import AnswerCompleted, PlanTask, RunCreated, RunEvent
 
 
@@ -47,8 +48,8 @@ class EventFrames:
     def frames(self, event: RunEvent) -> bytes:
         return frame(event, name=event.type)
 
-    def whole(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
-        return run_object(done.run, text, tasks, done)
+    def whole(self, said: Said, *others: Said) -> dict[str, Any]:
+        return run_object(said.run, said.text, said.tasks, said.done)
 
 
 class Accepting:

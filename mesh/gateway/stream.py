@@ -1,10 +1,11 @@
-"""One run as one HTTP answer: its events are read in one task, written by another, and the run ends
-when the client is gone."""
+"""One run, or several side by side, as one HTTP answer: their events are read in one task, written by
+another, and they end when the client is gone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -14,14 +15,17 @@ from starlette.types import Receive, Scope, Send
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.answers import forget_answer
 from monai_node.mesh.gateway.backend import Runs
-from monai_node.mesh.gateway.caller import caller_of
-from monai_node.mesh.gateway.completion import KEEP_ALIVE, completion_headers
+from monai_node.mesh.gateway.caller import Caller, caller_of
+from monai_node.mesh.gateway.completion import KEEP_ALIVE
 from monai_node.mesh.gateway.errors import error_response
 from monai_node.mesh.gateway.feed import FINISH_SECONDS, Feed
 from monai_node.mesh.gateway.json_io import JsonResponse
+from monai_node.mesh.gateway.said import Said, completion_headers
+from monai_node.mesh.gateway.several import Several
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.trail import Trail
-from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, RunEvent, RunFailed
+from monai_node.registry.events import AnswerCompleted, RunEvent, RunFailed
+from monai_node.registry.ids import RunId
 from monai_node.registry.tasks import task_scope
 
 _T = TypeVar("_T")
@@ -48,21 +52,30 @@ class Form(Protocol):
         """What this event adds to the stream; every event is given once, in order."""
         ...
 
-    def whole(self, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
-        """The answer as one object."""
+    def whole(self, said: Said, *others: Said) -> dict[str, Any]:
+        """The answer as one object: what the run said, and those beside it, in their order."""
         ...
 
 
 class RunResponse(Response):
-    """Answers a request in a form, as a stream or whole; holds a place in the gate while it does. `runs`
-    stands before the backend."""
+    """Answers a request in a form, as a stream or whole; each run holds a place in the gate while it goes.
+    `runs` stands before the backend. Where `others` run beside it, one that fails fails the answer."""
 
     def __init__(
-        self, site: Site, request: RunRequest, form: Form, *, stream: bool, runs: Runs | None = None
+        self,
+        site: Site,
+        request: RunRequest,
+        form: Form,
+        *,
+        stream: bool,
+        runs: Runs | None = None,
+        others: Sequence[RunRequest] = (),
     ) -> None:
         super().__init__()
         self._site = site
         self._request = request
+        self._requests = (request, *others)
+        self._open = {each.run for each in self._requests}
         self._form = form
         self._is_stream = stream
         self._runs = runs
@@ -81,32 +94,38 @@ class RunResponse(Response):
                 await asyncio.wait({answering}, timeout=FINISH_SECONDS)
 
     async def _answer_in_turn(self, scope: Scope, send: Send) -> None:
-        caller = caller_of(scope)
-        async with self._site.gate.admit(caller.key), task_scope() as tasks:
-            feed = self._site.feed(self._request, caller, self._runs)
+        async with self._feed(caller_of(scope)) as feed, task_scope() as tasks:
             pump = tasks.start(feed.pump(), name=f"run {self._request.run}")
             await (self._stream(feed, scope, send) if self._is_stream else self._whole(feed, send))
             self._is_answered = True
             await asyncio.wait({pump})
 
-    async def _whole(self, feed: Feed, send: Send) -> None:
-        tasks: list[PlanTask] = []
-        pieces: list[str] = []
-        while True:
-            match await self._next(feed):
-                case PlanTask() as task:
-                    tasks.append(task)
-                case AnswerDelta(text=text):
-                    pieces.append(text)
-                case AnswerCompleted() as done:
-                    content = self._form.whole("".join(pieces), tasks, done)
-                    return await self._answer(JsonResponse(content, headers=completion_headers(done)), send)
-                case RunFailed() as failed:
-                    return await self._answer(error_response(failed), send)
-                case _:
-                    pass
+    @asynccontextmanager
+    async def _feed(self, caller: Caller) -> AsyncGenerator[Feed | Several]:
+        if len(self._requests) > 1:
+            yield Several(self._site, self._requests, caller, self._runs)
+            return
+        async with self._site.gate.admit(caller.key):
+            yield self._site.feed(self._request, caller, self._runs)
 
-    async def _stream(self, feed: Feed, scope: Scope, send: Send) -> None:
+    async def _whole(self, feed: Feed | Several, send: Send) -> None:
+        said = {each.run: Said(each.run) for each in self._requests}
+        event = None
+        while not self._is_last(event):
+            if (event := await self._next(feed)) is not None:
+                said[RunId(event.run)].take(event)
+        if isinstance(event, RunFailed):
+            return await self._answer(error_response(event), send)
+        headers = completion_headers([part for each in said.values() for part in each.parts])
+        whole = JsonResponse(self._form.whole(*said.values()), headers=headers)
+        return await self._answer(whole, send)
+
+    def _is_last(self, event: RunEvent | None) -> bool:
+        if isinstance(event, AnswerCompleted):
+            self._open.discard(RunId(event.run))
+        return isinstance(event, RunFailed) or not self._open
+
+    async def _stream(self, feed: Feed | Several, scope: Scope, send: Send) -> None:
         frames, event = await self._first_sign(feed)
         if isinstance(event, RunFailed):
             return await self._answer(error_response(event), send)
@@ -115,7 +134,7 @@ class RunResponse(Response):
         await self._send(send, answer_start(200, [*SSE_HEADERS, *more]))
         until = 0.0
         while True:
-            is_last = isinstance(event, AnswerCompleted | RunFailed)
+            is_last = self._is_last(event)
             if frames:
                 await self._send(send, answer_body(frames, more=not is_last))
                 until = self._clock() + self._config.keep_alive_seconds
@@ -126,7 +145,7 @@ class RunResponse(Response):
             if isinstance(event, RunFailed):
                 forget_answer(scope)
 
-    async def _first_sign(self, feed: Feed) -> tuple[bytes, RunEvent | None]:
+    async def _first_sign(self, feed: Feed | Several) -> tuple[bytes, RunEvent | None]:
         """Waits until the stream must begin, or until the run failed and need not: the frames so
         far, and the event that decided; None when it was the time."""
         until = self._clock() + self._config.opening_seconds
@@ -137,7 +156,7 @@ class RunResponse(Response):
                 break
         return frames, event
 
-    async def _next(self, feed: Feed, until: float | None = None) -> RunEvent | None:
+    async def _next(self, feed: Feed | Several, until: float | None = None) -> RunEvent | None:
         event = await feed.next(until)
         if event is not None:
             self._trail.note(event, self._clock())

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from monai_node.mesh.gateway.completion import Chunks, Head, completion, completion_headers
+from monai_node.mesh.gateway.completion import Chunks, Head, completion
 from monai_node.mesh.gateway.json_io import encode_json
+from monai_node.mesh.gateway.said import Said, completion_headers
 from monai_node.mesh.gateway.testing import completed, provenance
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -51,7 +52,10 @@ def _said(text: str) -> AnswerDelta:
 
 
 def _completion(done: AnswerCompleted, text: str = "Hello") -> dict[str, Any]:
-    return json.loads(encode_json(completion(HEAD, text, [TASK], done)))
+    said = Said("run-abc")
+    for event in (TASK, _said(text), done):
+        said.take(event)
+    return json.loads(encode_json(completion(HEAD, [said])))
 
 
 def test_a_whole_answer_names_who_made_each_part() -> None:
@@ -77,10 +81,10 @@ def test_tool_calls_have_no_content_and_arguments_in_a_string() -> None:
 
 def test_headers_are_ascii_whatever_a_peer_calls_itself() -> None:
     evil = completed("run-abc", provenance(peer_name="béla\r\nset-cookie: a=b,c"))
-    headers = completion_headers(evil)
+    headers = completion_headers(evil.parts)
     assert headers["x-mesh-parts"] == "1"
     assert headers["x-mesh-models"] == "smollm2@b%C3%A9la%0D%0Aset-cookie:%20a%3Db%2Cc"
-    assert completion_headers(DONE)["x-mesh-models"] == "smollm2@anna,smollm2@b%C3%A9la"
+    assert completion_headers(DONE.parts)["x-mesh-models"] == "smollm2@anna,smollm2@b%C3%A9la"
 
 
 def test_a_stream_has_one_id_a_role_the_text_and_the_provenance_at_the_end() -> None:

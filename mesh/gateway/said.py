@@ -1,0 +1,63 @@
+"""What a run has said, as far as an answer as one object holds it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, Provenance, RunEvent
+from monai_node.registry.wire import TokenLogprob
+
+_HEADER_CHARS_MAX = 1024  # many proxies give up on a head of 8 KiB
+
+
+@dataclass(slots=True)
+class Said:
+    """What one run has said so far."""
+
+    run: str
+    tasks: list[PlanTask] = field(default_factory=list[PlanTask])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    ending: AnswerCompleted | None = None
+    _pieces: list[str] = field(default_factory=list[str])
+
+    def take(self, event: RunEvent) -> None:
+        match event:
+            case PlanTask():
+                self.tasks.append(event)
+            case AnswerDelta():
+                self._pieces.append(event.text)
+                self.logprobs += event.logprobs
+            case AnswerCompleted():
+                self.ending = event
+            case _:
+                pass
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def done(self) -> AnswerCompleted:
+        """How it ended, once it has ended well."""
+        assert self.ending is not None
+        return self.ending
+
+    @property
+    def parts(self) -> Sequence[Provenance]:
+        return self.ending.parts if self.ending is not None else ()
+
+
+def completion_headers(parts: Sequence[Provenance]) -> dict[str, str]:
+    """The provenance in short, for whoever sees only headers; plain ASCII."""
+    makers = dict.fromkeys(_maker(part) for part in parts)
+    return {
+        "x-mesh-parts": str(len(parts)),
+        "x-mesh-models": ",".join(makers)[:_HEADER_CHARS_MAX],
+    }
+
+
+def _maker(part: Provenance) -> str:
+    # A peer chose these names: anything that could end a header or a list item is escaped.
+    return quote(f"{part.model}@{part.peer_name or part.peer}"[:256], safe="@/:.+")
