@@ -21,7 +21,7 @@ const THEMES = ["auto", "light", "dark"];
 const store = await Store.open();
 /** @type {Map<string, import("./tally.js").Tally>} */
 const tallies = new Map();
-const panel = new Panel((task) => talk.point(task), (task, rating) => talk.rateTask(task, rating));
+const panel = new Panel((tasks) => talk.point(tasks), (task, rating) => talk.rateTask(task, rating));
 const talk = new Talk(panel, { changed: keep, ended: (run) => count(tallies, run) });
 const composer = new Composer((text) => talk.ask(text), () => talk.stop());
 talk.composer = composer;

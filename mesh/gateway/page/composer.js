@@ -5,9 +5,9 @@ import { choose, setting } from "./settings.js";
 import { brief } from "./text.js";
 
 const PRIVACY = {
-  local: "Local: only models on the gateway's own node read it.",
-  trusted: "Trusted: members of your mesh read the tasks they do.",
-  open: "Open: any peer of an open mesh may read the tasks it does.",
+  local: "Local: only the gateway's own node reads it.",
+  trusted: "Trusted: members of your mesh read what they do.",
+  open: "Open: any peer may read the tasks it does.",
 };
 const ROWS_MAX = 10;
 

@@ -61,7 +61,7 @@ function filled(element, props, children) {
 
 /** Append what there is. @param {Element} parent @param {...Child} children */
 export function put(parent, ...children) {
-  parent.append(...children.filter((child) => child !== null && child !== undefined && child !== false && child !== ""));
+  for (const child of children) if (child) parent.append(child);
 }
 
 /** Have exactly these children. @param {Element} parent @param {...Child} children */

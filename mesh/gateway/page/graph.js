@@ -11,13 +11,14 @@ import { brief, duration, peerLabel } from "./text.js";
 /** @typedef {import("./layout.js").Point} Point */
 
 const ANSWER = "→"; // no task can be called so
-const SIZE = { nodeMin: 148, nodeMax: 260, nodeHeight: 92, gapX: 14, gapY: 34 };
+const SIZE = { nodeMin: 128, nodeMax: 260, nodeHeight: 94, gapX: 14, gapY: 34 };
 const PILL_HEIGHT = 30;
+const EDGE = 4; // padding, so that the outline of a node at the edge is whole
 
 const STATE_WORDS = { waiting: "waiting", sent: "sent", queued: "queued", working: "working", done: "done", failed: "failed" };
 
 export class GraphView {
-  /** @param {(task: string) => void} onSelect @param {(task: string) => void} onPoint "" when nothing is pointed at */
+  /** @param {(task: string) => void} onSelect @param {(tasks: string[]) => void} onPoint none when nothing is pointed at */
   constructor(onSelect, onPoint) {
     this.onSelect = onSelect;
     this.onPoint = onPoint;
@@ -35,7 +36,7 @@ export class GraphView {
 
   /** @param {Run} run @param {string} selected @param {number} now ms */
   show(run, selected, now) {
-    const width = this.element.clientWidth || 360;
+    const width = (this.element.clientWidth || 360) - 2 * EDGE;
     const ends = shown(run);
     const shape = JSON.stringify([width, [...ends], run.tasks.map(({ id, needs }) => [id, needs])]);
     if (shape !== this.built) this.#build(run, [...ends], width);
@@ -50,10 +51,10 @@ export class GraphView {
     this.pill.dataset.state = run.status;
   }
 
-  /** Let the node of a task stand out. @param {string} task "" for none */
-  point(task) {
-    this.list.classList.toggle("has-point", this.nodes.has(task));
-    for (const [id, node] of this.nodes) node.classList.toggle("is-lit", id === task);
+  /** Let the nodes of these tasks stand out. @param {string[]} tasks */
+  point(tasks) {
+    this.list.classList.toggle("has-point", tasks.some((task) => this.nodes.has(task)));
+    for (const [id, node] of this.nodes) node.classList.toggle("is-lit", tasks.includes(id));
   }
 
   /** @param {Run} run @param {string[]} ends @param {number} width */
@@ -77,10 +78,10 @@ export class GraphView {
 
   /** @param {Task} task @returns {HTMLButtonElement} */
   #node(task) {
-    const point = (/** @type {string} */ id) => () => this.onPoint(id);
+    const point = (/** @type {string[]} */ ...ids) => () => this.onPoint(ids);
     const on = {
       click: () => this.onSelect(task.id),
-      mouseenter: point(task.id), mouseleave: point(""), focus: point(task.id), blur: point(""),
+      mouseenter: point(task.id), mouseleave: point(), focus: point(task.id), blur: point(),
     };
     return el("button", { type: "button", class: "node", on },
       el("span", { class: "node-head" }, el("span", { class: "dot" }), el("bdi", { class: "who" }), el("span", { class: "time" })),
@@ -128,7 +129,7 @@ export class GraphView {
 /** @param {Run} run @param {Task} task */
 function footOf(run, task) {
   if (task.state === "failed") return "failed";
-  if (task.state === "done") return task.model;
+  if (task.state === "done" || run.status === "planned") return task.model;
   if (run.status !== "running") return run.status === "stopped" ? "not done" : "";
   if (task.state === "queued") return `queued, ${task.position} before it`;
   if (task.state === "working") return task.result ? `${task.result.length.toLocaleString("en")} characters` : "reading";

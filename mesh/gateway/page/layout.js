@@ -14,6 +14,7 @@
 
 const SWEEPS = 4;
 const STAND_IN_WIDTH = 20;
+const NODE_WEIGHT = 1000; // against 1 of a stand-in: nodes stand straight, and links go around them
 
 /** @param {Node[]} nodes without circles @param {{width: number, nodeMin: number, nodeMax: number, nodeHeight: number,
  *   gapX: number, gapY: number}} size in pixels; wider than `width` only where nodes would be narrower than `nodeMin`
@@ -40,6 +41,7 @@ export function layOut(nodes, size) {
   for (let sweep = 0; sweep < 2 * SWEEPS; sweep++) {
     for (const layer of sweep % 2 === 0 ? layers : layers.toReversed()) straighten(layer, widthOf, size.gapX, width);
   }
+  centre(layers, widthOf, width);
   const step = size.nodeHeight + size.gapY;
   const places = new Map();
   layers.forEach((layer, at) => {
@@ -88,6 +90,8 @@ function layered(nodes) {
     return cell;
   };
   for (const { id } of nodes) cells.set(id, put(id, depth.get(id) ?? 0, true));
+  /** @type {Map<string, Cell>} */
+  const stands = new Map();
   const chains = [];
   for (const { id, needs } of nodes) {
     for (const need of needs) {
@@ -95,9 +99,15 @@ function layered(nodes) {
       const [first, last] = [depth.get(need) ?? 0, depth.get(id) ?? 0];
       if (!start || !end || first >= last) continue;
       const chain = [start];
-      for (let at = first + 1; at < last; at++) chain.push(put(`${need}>${id}`, at, false));
+      // All links of one node pass a layer at one place.
+      for (let at = first + 1; at < last; at++) {
+        const stand = stands.get(`${at} ${need}`) ?? put(need, at, false);
+        stands.set(`${at} ${need}`, stand);
+        chain.push(stand);
+      }
       chain.push(end);
       for (let n = 1; n < chain.length; n++) {
+        if (chain[n].up.includes(chain[n - 1])) continue;
         chain[n].up.push(chain[n - 1]);
         chain[n - 1].down.push(chain[n]);
       }
@@ -119,8 +129,8 @@ function order(layers, isDown) {
   }
 }
 
-/** Move the cells of a layer towards their neighbours in the layers above and below; their order and gaps stay. The least
- * squares under these bounds: isotonic regression, by pooling adjacent violators.
+/** Move the cells of a layer towards their neighbours above and below; their order and gaps stay. Weighted least squares
+ * under these bounds: isotonic regression, by pooling adjacent violators.
  * @param {Cell[]} layer @param {(cell: Cell) => number} widthOf @param {number} gap @param {number} width of the whole */
 function straighten(layer, widthOf, gap, width) {
   let end = -gap;
@@ -129,18 +139,34 @@ function straighten(layer, widthOf, gap, width) {
     end += gap + widthOf(cell);
     return middle;
   });
-  /** @type {{sum: number, count: number}[]} */
+  /** @type {{sum: number, weight: number, count: number}[]} */
   const pools = [];
   layer.forEach((cell, at) => {
-    const near = [...cell.up, ...cell.down];
-    const wanted = near.length ? near.reduce((sum, other) => sum + other.x, 0) / near.length : cell.x;
-    pools.push({ sum: wanted - offsets[at], count: 1 });
+    const weight = cell.isReal ? NODE_WEIGHT : 1;
+    pools.push({ sum: weight * (wanted(cell) - offsets[at]), weight, count: 1 });
     for (let last = pools.length - 1; last > 0; last--) {
       const [one, other] = [pools[last - 1], pools[last]];
-      if (one.sum / one.count <= other.sum / other.count) break;
-      pools.splice(last - 1, 2, { sum: one.sum + other.sum, count: one.count + other.count });
+      if (one.sum / one.weight <= other.sum / other.weight) break;
+      const both = { sum: one.sum + other.sum, weight: one.weight + other.weight, count: one.count + other.count };
+      pools.splice(last - 1, 2, both);
     }
   });
-  const shifts = pools.flatMap(({ sum, count }) => Array(count).fill(sum / count));
+  const shifts = pools.flatMap(({ sum, weight, count }) => Array(count).fill(sum / weight));
   layer.forEach((cell, at) => (cell.x = offsets[at] + Math.min(Math.max(shifts[at], 0), width - end)));
+}
+
+/** Below and above what it is linked to; links that pass by a layer move nobody. @param {Cell} cell */
+function wanted(cell) {
+  const near = [...cell.up, ...cell.down];
+  const counted = near.some(({ isReal }) => isReal) ? near.filter(({ isReal }) => isReal) : near;
+  return counted.length ? counted.reduce((sum, other) => sum + other.x, 0) / counted.length : cell.x;
+}
+
+/** Move everything so that it stands in the middle. @param {Cell[][]} layers @param {(cell: Cell) => number} widthOf
+ * @param {number} width of the whole */
+function centre(layers, widthOf, width) {
+  const cells = layers.flat();
+  const left = Math.min(...cells.map((cell) => cell.x - widthOf(cell) / 2));
+  const right = Math.max(...cells.map((cell) => cell.x + widthOf(cell) / 2));
+  for (const cell of cells) cell.x += (width - left - right) / 2;
 }

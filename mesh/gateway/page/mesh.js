@@ -15,8 +15,8 @@ const COMMAND = "monai-node serve model.gguf --join '…'";
 export function showMesh(panel, peers, models, tallies, unready) {
   const focused = document.activeElement?.closest?.("[data-peer]")?.getAttribute("data-peer");
   const open = new Set([...panel.querySelectorAll("details[open]")].map((one) => one.getAttribute("data-peer")));
-  const order = { self: 0, alive: 1, suspect: 2, gone: 3 };
-  const sorted = peers.toSorted((one, other) => order[one.state] - order[other.state] || one.name.localeCompare(other.name));
+  const place = (/** @type {any} */ peer) => Object.keys(STATES).indexOf(peer.state);
+  const sorted = peers.toSorted((one, other) => place(one) - place(other) || one.name.localeCompare(other.name));
   fill(panel,
     unready && nobody(unready),
     el("h3", {}, "Peers"),
@@ -24,7 +24,9 @@ export function showMesh(panel, peers, models, tallies, unready) {
     el("h3", {}, "Add one"),
     el("p", { class: "hint" }, "On any machine that can reach this one, with the join line that the gateway printed when it started:"),
     command());
-  if (focused) panel.querySelector(`[data-peer="${CSS.escape(focused)}"] summary`)?.focus();
+  /** @type {HTMLElement | null} */
+  const summary = focused ? panel.querySelector(`[data-peer="${CSS.escape(focused)}"] summary`) : null;
+  summary?.focus();
 }
 
 /** How many can be asked, in words. @param {any[]} peers */

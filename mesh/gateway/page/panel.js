@@ -7,7 +7,7 @@ import { GraphView } from "./graph.js";
 /** @typedef {import("./run.js").Run} Run */
 
 export class Panel {
-  /** @param {(task: string) => void} onPoint @param {(task: string, rating: "up" | "down") => void} onRate */
+  /** @param {(tasks: string[]) => void} onPoint @param {(task: string, rating: "up" | "down") => void} onRate */
   constructor(onPoint, onRate) {
     /** @type {Run | null} */
     this.run = null;

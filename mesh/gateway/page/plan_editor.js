@@ -98,10 +98,10 @@ export class PlanEditor {
 /** A plan as a run that has not begun, for the graph. @param {Draft} draft @returns {Run} */
 export function asRun(draft) {
   const run = openRun();
-  run.status = "stopped";
+  run.status = "planned";
   run.segments = draft.shown.map((task) => ({ task, text: "" }));
   run.tasks = draft.tasks.map(({ id, text, depends_on }) => ({
-    id, words: text || "…", needs: depends_on, state: "waiting", attempts: [], result: "", model: "", sent: 0, seconds: 0,
+    id, words: text || "…", needs: depends_on, state: "waiting", attempts: [], result: "", model: draft.by[id] ?? "", sent: 0, seconds: 0,
     tokens: 0, position: 0, verdict: "", error: "", items: [],
   }));
   return run;

@@ -15,7 +15,7 @@ import { clean } from "./text.js";
  *   `sent` is when it was first sent, in ms of the clock that `apply` is given
  * @typedef {{task: string, text: string}} Segment a piece of the answer; `task` is "" where nobody can tell
  * @typedef {{message: string, code: string, status: number}} Failure
- * @typedef {{id: string, status: "running" | "done" | "failed" | "stopped", tasks: Task[], segments: Segment[],
+ * @typedef {{id: string, status: "planned" | "running" | "done" | "failed" | "stopped", tasks: Task[], segments: Segment[],
  *   tokens: number, seconds: number, finish: string, error: Failure | null, cause: string}} Run
  *   `cause` is the task that the event before was about
  */

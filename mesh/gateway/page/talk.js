@@ -204,7 +204,7 @@ export class Talk {
     if (!view) {
       view = new AnswerView(turn, {
         inspect: (of, task) => this.inspect(of, task),
-        point: (of, task) => this.panel.run === of.run && this.point(task),
+        point: (of, tasks) => this.panel.run === of.run && this.point(tasks),
         retry: (of) => this.#retry(of),
         rate: (of, rating) => void this.#rate(of, rating),
       });
@@ -218,13 +218,13 @@ export class Talk {
   inspect(turn, task) {
     this.panel.tab("tasks");
     this.panel.inspect(turn.run, task);
-    this.point(task);
+    this.point([task]);
   }
 
-  /** Let a task stand out, in the graph and in the answer. @param {string} task */
-  point(task) {
-    this.panel.graph.point(task);
-    for (const [turn, view] of this.views) view.point(turn.run === this.panel.run ? task : "");
+  /** Let tasks stand out, in the graph and in the answer. @param {string[]} tasks */
+  point(tasks) {
+    this.panel.graph.point(tasks);
+    for (const [turn, view] of this.views) view.point(turn.run === this.panel.run ? tasks : []);
   }
 
   /** Ask again with other words; what was said after them goes. @param {number} at @param {string} text */

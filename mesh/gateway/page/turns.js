@@ -11,7 +11,7 @@ import { brief, duration, peerLabel, plural } from "./text.js";
 /** @typedef {import("./store.js").AnswerTurn} AnswerTurn */
 /** @typedef {import("./store.js").UserTurn} UserTurn */
 /**
- * @typedef {{inspect: (turn: AnswerTurn, task: string) => void, point: (turn: AnswerTurn, task: string) => void,
+ * @typedef {{inspect: (turn: AnswerTurn, task: string) => void, point: (turn: AnswerTurn, tasks: string[]) => void,
  *   retry: (turn: AnswerTurn) => void, rate: (turn: AnswerTurn, rating: "up" | "down") => void}} AnswerActs
  */
 
@@ -87,18 +87,17 @@ export class AnswerView {
     }
   }
 
-  /** Let the part of a task stand out. @param {string} task "" for none */
-  point(task) {
-    for (const view of this.views) view.element.classList.toggle("is-lit", task !== "" && view.task === task);
+  /** Let the parts of these tasks stand out. @param {string[]} tasks */
+  point(tasks) {
+    for (const view of this.views) view.element.classList.toggle("is-lit", view.task !== "" && tasks.includes(view.task));
   }
 
   /** @param {string} task */
   #part(task) {
     const text = new MarkdownView();
     const label = el("bdi", { class: "part-label", "aria-hidden": "true" });
-    const point = (/** @type {string} */ id) => () => this.acts.point(this.turn, id);
     const on = {
-      mouseenter: point(task), mouseleave: point(""), focus: point(task), blur: point(""),
+      ...this.#pointing([task]),
       click: () => task && getSelection()?.isCollapsed !== false && this.acts.inspect(this.turn, task),
     };
     const element = el("section", { class: "part", tabindex: "0", "aria-label": "Part of the answer", on }, label, text.element);
@@ -122,21 +121,25 @@ export class AnswerView {
     this.strip.classList.toggle("is-live", isRunning);
   }
 
+  /** @param {string[]} tasks that stand out while an element is pointed at, or has the focus */
+  #pointing(tasks) {
+    const on = () => this.acts.point(this.turn, tasks);
+    const off = () => this.acts.point(this.turn, []);
+    return { mouseenter: on, mouseleave: off, focus: on, blur: off };
+  }
+
   /** @param {Run} run */
   #makers(run) {
-    const made = run.tasks.filter(({ state }) => state === "done");
-    if (made.length === 0) return null;
-    const chips = made.map((task) => {
-      const has = holder(task);
-      const point = (/** @type {string} */ id) => () => this.acts.point(this.turn, id);
-      const on = {
-        click: () => this.acts.inspect(this.turn, task.id),
-        mouseenter: point(task.id), mouseleave: point(""), focus: point(task.id), blur: point(""),
-      };
-      const flags = [task.verdict && "unchecked", wasHandedOn(task) && "handed on"].filter(Boolean).join(", ");
-      return el("button", { type: "button", class: "maker", data: { hue: hueOf(has?.peer ?? "") }, title: brief(task.words, 200), on },
-        el("span", { class: "dot", "aria-hidden": "true" }), el("bdi", {}, makerOf(task)),
-        el("span", { class: "faint" }, duration(task.seconds)), flags && el("span", { class: "flag" }, flags));
+    const made = Map.groupBy(run.tasks.filter(({ state }) => state === "done"), makerOf);
+    if (made.size === 0) return null;
+    const chips = [...made].map(([maker, tasks]) => {
+      const flags = [tasks.some(({ verdict }) => verdict) && "not quite right", tasks.some(wasHandedOn) && "handed on"];
+      const on = { click: () => this.acts.inspect(this.turn, tasks[0].id), ...this.#pointing(tasks.map(({ id }) => id)) };
+      const title = tasks.map(({ words }) => brief(words, 100)).join("\n");
+      return el("button", { type: "button", class: "maker", data: { hue: hueOf(holder(tasks[0])?.peer ?? "") }, title, on },
+        el("span", { class: "dot", "aria-hidden": "true" }), el("bdi", {}, maker),
+        el("span", { class: "faint" }, tasks.length > 1 ? `${tasks.length} tasks` : duration(tasks[0].seconds)),
+        el("span", { class: "flag" }, flags.filter(Boolean).join(", ")));
     });
     return el("div", { class: "made-by" }, el("span", { class: "faint" }, "Made by"), ...chips);
   }
