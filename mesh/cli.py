@@ -91,6 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     front.add_argument("--tls-key", type=Path, metavar="FILE", help="and its key")
     front.add_argument(
+        "--hook",
+        metavar="FILE.py:FUNCTION",
+        help="your own function, which is shown every request and may refuse it",
+    )
+    front.add_argument(
         "--no-recipes", action="store_true", help="neither keep nor use the plans that you accepted"
     )
     front.add_argument(

@@ -130,6 +130,7 @@ def _gateway_options(options: argparse.Namespace) -> GatewayOptions:
         requires_key=options.require_key,
         hosts=tuple(options.allow_host or ()),
         tls=_tls(options),
+        hook=options.hook,
     )
 
 

@@ -90,6 +90,7 @@ class GatewayOptions:
     requires_key: bool = False  # on loopback too; elsewhere it always does
     hosts: tuple[str, ...] = ()  # names by which it is called, besides the address that it is reached at
     tls: Tls | None = None
+    hook: str | None = None  # the owner's: FILE.py:function
 
 
 @dataclass(frozen=True, slots=True)

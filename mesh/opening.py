@@ -28,6 +28,7 @@ from monai_node.registry.tasks import task_scope
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from monai_node.mesh.gateway.access import Access
     from monai_node.mesh.gateway.server import Address
 
 
@@ -62,24 +63,16 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             raise SetupError(
                 f"a gateway needs the package {error.name}: pip install 'monai-node[gateway]'"
             ) from None
-        from monai_node.mesh.gateway.access_files import open_access
-        from monai_node.mesh.gateway.app import create_app
-        from monai_node.mesh.gateway.config import GatewayConfig
-
         recipes = RecipeFile(node.state.recipes_file) if options.has_recipes else None
         labellers = Labellers(small=embedder.label if embedder.has_labeller else None)
         state = node.state.node(node.config.name)
         async with (
             open_ledger(state.store_file, embedder.fingerprint, time.time) as ledger,
             open_stored_embedder(state.vectors_file, embedder, time.time) as announced,
-            open_access(
-                node.state.keys_file, state.usage_file, requires_key=_requires_key(options)
-            ) as access,
             task_scope() as scope,
         ):
             front = Front(node, embedder, recipes, labellers, ledger, announced)
-            app = create_app(front, GatewayConfig(hosts=options.hosts), access)
-            async with _listen(app, options) as address:
+            async with _faces(front, node, options) as (app, access), _listen(app, options) as address:
                 scope.start(front.routing.keep_indexed(), name="skill index")
                 scope.start(front.keep_examined(), name="planners' exams")
                 if options.has_canaries:
@@ -88,6 +81,20 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
                 key = access.owners_key() if access.requires_key else None
                 with _announced_here(node, address.url, key):
                     yield Gateway(address.url, front, access.requires_key)
+
+
+@asynccontextmanager
+async def _faces(front: Front, node: Node, options: GatewayOptions) -> AsyncGenerator[tuple[FastAPI, Access]]:
+    """What `front` shows to whom its keys and its owner's hook let in."""
+    from monai_node.mesh.gateway.access_files import open_access
+    from monai_node.mesh.gateway.app import create_app
+    from monai_node.mesh.gateway.config import GatewayConfig
+    from monai_node.mesh.gateway.hook import load_hook
+
+    hook = await asyncio.to_thread(load_hook, options.hook) if options.hook else None
+    usage = node.state.node(node.config.name).usage_file
+    async with open_access(node.state.keys_file, usage, requires_key=_requires_key(options)) as access:
+        yield create_app(front, GatewayConfig(hosts=options.hosts), access, hook), access
 
 
 def _check(node: Node, options: GatewayOptions) -> None:

@@ -12,6 +12,7 @@ from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import install_error_handlers
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.health_routes import health_routes
+from monai_node.mesh.gateway.hook import Hook
 from monai_node.mesh.gateway.idempotency import Idempotency
 from monai_node.mesh.gateway.limits import Guard
 from monai_node.mesh.gateway.mesh_routes import mesh_routes
@@ -23,12 +24,16 @@ from monai_node.mesh.gateway.socket_routes import socket_routes
 
 
 def create_app(
-    backend: Backend, config: GatewayConfig | None = None, access: Access | None = None
+    backend: Backend,
+    config: GatewayConfig | None = None,
+    access: Access | None = None,
+    hook: Hook | None = None,
 ) -> FastAPI:
-    """The gateway in front of `backend`, for whoever `access` lets in: everybody without. Holds no other
-    state but who runs and who waits."""
+    """The gateway in front of `backend`, for whoever `access` lets in: everybody without; and for what the
+    owner's `hook` lets through. Holds no other state but who runs and who waits."""
     config, access = config or GatewayConfig(), access or Access()
-    site = Site(backend, config, RunGate(config.runs_max, config.waiting_max, config.waiting_seconds), access)
+    gate = RunGate(config.runs_max, config.waiting_max, config.waiting_seconds)
+    site = Site(backend, config, gate, access, hook=hook)
     # No /docs and /redoc: their pages load scripts from elsewhere.
     app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
     for routes in (
@@ -43,5 +48,5 @@ def create_app(
         app.include_router(routes(site))
     install_error_handlers(app)
     app.add_middleware(Idempotency, config=config)
-    app.add_middleware(Guard, config=config, access=access)
+    app.add_middleware(Guard, config=config, access=access, told={"x-mesh-hook": hook.name} if hook else {})
     return app

@@ -14,6 +14,7 @@ MonaiError
 │   └── Cancelled          499  by its client; over a socket, where it is still there to be told
 └── NodeError
     ├── OverLimit          429  this caller had its share
+    ├── HookFailed         500  its owner's hook could not be asked
     └── TooManyRuns        429
 """
 
@@ -82,6 +83,10 @@ class OverLimit(NodeError):
     status = 429
     kind = "rate_limit_error"
     default_code = "rate_limit_exceeded"
+
+class HookFailed(NodeError):
+    default_code = "hook_failed"
+
 
 
 class TooManyRuns(NodeError):

@@ -93,10 +93,18 @@ def request_id_of(headers: Headers) -> str:
 class Guard:
     """The layer itself. Also the last resort for an exception that nobody handled."""
 
-    def __init__(self, app: ASGIApp, config: GatewayConfig, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: GatewayConfig,
+        access: Access | None = None,
+        told: Mapping[str, str] | None = None,
+    ) -> None:
+        """`told` are headers that every answer has."""
         self._app = app
         self._config = config
         self._access = access or Access()
+        self._told = {"x-content-type-options": "nosniff", **(told or {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -123,8 +131,11 @@ class Guard:
         scope["headers"] = without_keys(scope["headers"])
         return None
 
+    def _answer(self, scope: Scope, send: Send) -> _Answer:
+        return _Answer(send, self._access, request_id_of(Headers(scope=scope)), self._told)
+
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer(send, self._access, request_id_of(Headers(scope=scope)))
+        answer = self._answer(scope, send)
         has_protocol = SOCKET_PROTOCOL in offered(Headers(scope=scope))
         refused = self._enter(scope, "WEBSOCKET", answer)
         if refused is None:
@@ -136,7 +147,7 @@ class Guard:
         return await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer(send, self._access, request_id_of(Headers(scope=scope)))
+        answer = self._answer(scope, send)
         try:
             refused = self._enter(scope, scope["method"], answer)
             if refused is not None:
@@ -159,9 +170,10 @@ class Guard:
 class _Answer:
     """The sending side: adds the headers that every answer has, and chooses the subprotocol of a socket."""
 
-    def __init__(self, send: Send, access: Access, request_id: str) -> None:
+    def __init__(self, send: Send, access: Access, request_id: str, told: Mapping[str, str]) -> None:
         self._send = send
         self._access = access
+        self._told = told
         self.request_id = request_id
         self.caller: Caller = NOBODY
         self.subprotocol: str | None = None
@@ -172,15 +184,16 @@ class _Answer:
             case "http.response.start" | "websocket.http.response.start":
                 self.is_started = True
                 MutableHeaders(scope=message).update(self._headers())
-            case "websocket.accept" if self.subprotocol is not None:
+            case "websocket.accept":
+                message.setdefault("headers", [])
+                MutableHeaders(scope=message).update(self._headers())
                 message["subprotocol"] = self.subprotocol
             case _:
                 pass
         await self._send(message)
 
     def _headers(self) -> Mapping[str, str]:
-        own = {"x-request-id": self.request_id, "x-content-type-options": "nosniff"}
-        return {**own, **self._access.headers(self.caller)}
+        return {"x-request-id": self.request_id, **self._told, **self._access.headers(self.caller)}
 
 
 class _Body:

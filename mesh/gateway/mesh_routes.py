@@ -46,7 +46,8 @@ def mesh_routes(site: Site) -> APIRouter:
     @router.post("/plan", openapi_extra=body_schema(PlanBody), responses={200: {"model": PlanView}})
     async def plan(request: Request) -> Response:
         wanted = plan_request(await request.body(), new_run_id())
-        found = await in_turn(request, backend.plan(wanted), wanted.options.deadline_seconds)
+        asked = site.plan(wanted, caller_of(request.scope))
+        found = await in_turn(request, asked, wanted.options.deadline_seconds)
         text = wanted.messages[-1].content
         return JsonResponse(await asyncio.to_thread(plan_view, text, found.plan, found.candidates))
 

@@ -24,6 +24,9 @@ def openai_routes(site: Site) -> APIRouter:
     router = APIRouter(prefix="/v1")
     started = int(time.time())
 
+    def listed() -> list[dict[str, Any]]:
+        return model_list(site.backend.models(), started, site.hook.name if site.hook else None)
+
     @router.post("/chat/completions", openapi_extra=body_schema(ChatBody))
     async def create_chat_completion(request: Request) -> Response:
         traceparent = request.headers.get("traceparent")
@@ -32,11 +35,11 @@ def openai_routes(site: Site) -> APIRouter:
 
     @router.get("/models")
     async def list_models() -> Response:
-        return JsonResponse({"object": "list", "data": model_list(site.backend.models(), started)})
+        return JsonResponse({"object": "list", "data": listed()})
 
     @router.get("/models/{model:path}")
     async def retrieve_model(model: str) -> Response:
-        for entry in model_list(site.backend.models(), started):
+        for entry in listed():
             if entry["id"] == model:
                 return JsonResponse(entry)
         raise NotFound(
@@ -46,9 +49,11 @@ def openai_routes(site: Site) -> APIRouter:
     return router
 
 
-def model_list(entries: Sequence[ModelEntry], created: int) -> list[dict[str, Any]]:
-    """`mesh`, which chooses for itself, then every model as `alias`, then each as `alias@peer`."""
-    listed = {"mesh": _model("mesh", created, "mesh")}
+def model_list(entries: Sequence[ModelEntry], created: int, hook: str | None = None) -> list[dict[str, Any]]:
+    """`mesh`, which chooses for itself and says whether the owner's hook stands before all, then every model
+    as `alias`, then each as `alias@peer`."""
+    told = {"mesh": {"hook": hook}} if hook else {}
+    listed = {"mesh": {**_model("mesh", created, "mesh"), **told}}
     for entry in entries:
         listed.setdefault(entry.alias, _model(entry.alias, created, "mesh"))
     for entry in entries:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.access import Access
-from monai_node.mesh.gateway.backend import Backend, Runs
+from monai_node.mesh.gateway.backend import Backend, Planned, Runs
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.feed import Feed, Watcher
 from monai_node.mesh.gateway.gate import RunGate
+from monai_node.mesh.gateway.hook import Hook, Vetted, shown_to_hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,17 @@ class Site:
     gate: RunGate
     access: Access = field(default_factory=Access)
     watchers: Sequence[Watcher] = field(default=())
+    hook: Hook | None = None
 
     def feed(self, request: RunRequest, caller: Caller, runs: Runs | None = None) -> Feed:
         """The events of a run that begins when the feed is pumped; `runs` stands before the backend."""
         seconds = request.options.deadline_seconds + self.config.grace_seconds
         watches = [watcher.watch(request, caller) for watcher in (self.access, *self.watchers)]
-        return Feed(runs or self.backend, request, seconds, watches)
+        runs = runs or self.backend
+        return Feed(Vetted(runs, self.hook, caller) if self.hook else runs, request, seconds, watches)
+
+    async def plan(self, request: RunRequest, caller: Caller) -> Planned:
+        """The backend's plan for a request that the owner's hook lets through."""
+        if self.hook is not None:
+            await self.hook.allow(shown_to_hook(request, "plan", caller))
+        return await self.backend.plan(request)

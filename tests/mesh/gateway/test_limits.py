@@ -208,4 +208,4 @@ def test_a_web_socket_of_another_origin_is_closed_before_it_is_accepted() -> Non
     asyncio.run(client.meet(Guard(_accepts, CONFIG), "websocket", origin="http://evil.org"))
     assert client.received == [{"type": "websocket.close", "code": 1008, "reason": ""}]
     asyncio.run(client.meet(Guard(_accepts, CONFIG), "websocket", origin="http://127.0.0.1:8080"))
-    assert client.received[1:] == [{"type": "websocket.accept"}]
+    assert [message["type"] for message in client.received[1:]] == ["websocket.accept"]
