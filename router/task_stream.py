@@ -80,8 +80,8 @@ class Watch:
 class _Alarm:
     """Ends a wait when its time is over, and looks now and then whether the peer that is waited for is alive.
 
-    One timer for all waits of a stream, which lasts from one to the next: timers of their own were a fifth of
-    what a frame costs.
+    One timer for all waits of a stream, which lasts from one to the next: two of its own for every wait cost
+    as much as reading the frame (3 µs more, and the heap of timers grows with them).
     """
 
     def __init__(self, watch: Watch, peer: PeerId) -> None:

@@ -8,8 +8,9 @@ wire, asked by a member of the mesh in this process. Parts (`--parts`):
 pairs    ttft_added_p50_ms, _p99_ms: first text over the gateway by model id, less the provider's own;
          mesh_added_p50_ms, _p99_ms: the same for the model `mesh` with one-task texts, each asked once, so
          that planning, embedding and ranking count
-streams  50, 200 and 500 streams at once, ten words a second each: errors, seconds to the first text, words
-         relayed a second, processor time of the gateway; errors_500 are those of 500
+streams  50, 200 and 500 streams at once, four words a second each: errors, milliseconds to the first text
+         (the first word's pace included), words relayed a second, processor time of the gateway;
+         errors_500 are those of 500
 flat     growth of the gateway over `--requests` short requests: rss_slope_mb (per 1,000 requests, least
          squares over the later two thirds) and open files at both ends
 """
@@ -51,7 +52,7 @@ PARTS = ("pairs", "streams", "flat")
 # A peer takes 32 tasks of one caller: so many bear 500 streams.
 PROVIDER_PROCESSES, NODES_EACH = 3, 6
 STREAM_COUNTS = (50, 200, 500)
-STREAM_WORDS = 80
+STREAM_WORDS = 40
 # The clients of a level come within this time, as far as they can.
 RAMP_SECONDS = 2.0
 FLAT_WORKERS, FLAT_SAMPLES = 8, 30
@@ -270,8 +271,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON line (the only form there is)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, default=300, help="pairs of each kind")
-    parser.add_argument("--requests", type=int, default=3000, help="of the part flat")
+    parser.add_argument("--rounds", type=int, default=200, help="pairs of each kind")
+    parser.add_argument("--requests", type=int, default=2000, help="of the part flat")
     parser.add_argument("--streams", type=int, nargs="+", default=list(STREAM_COUNTS))
     print(json.dumps(asyncio.run(measure(parser.parse_args()))))
 

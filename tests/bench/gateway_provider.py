@@ -27,7 +27,7 @@ from monai_node.registry.wire import TASKS_PER_PEER_MAX, TaskRequest
 INSTANT, PACED = "instant", "paced"
 WORD = "word "
 WORDS_USUAL = 8
-PACE_SECONDS = 0.1
+PACE_SECONDS = 0.25
 
 
 def reply(request: TaskRequest) -> str:
