@@ -14,9 +14,10 @@ from pydantic_core import ErrorDetails
 from monai_node.agents.graph import TASKS_MAX, TaskGraph
 from monai_node.agents.request import MeshOptions
 from monai_node.registry.errors import InvalidRequest
-from monai_node.registry.wire import MESSAGES_MAX, Id
+from monai_node.registry.wire import BIASES_MAX, LOGPROBS_MAX, MESSAGES_MAX, Id, TokenId
 
 _FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+CHOICES_MAX = 8  # answers to one request: each is a run of its own
 _PARAM_CHARS_MAX = 128  # a client's own key may stand in it
 # Of a body with more faults than these no single one is named: a megabyte of faults takes seconds to list.
 _COMPLAINTS_MAX = 1024
@@ -81,6 +82,8 @@ class ResponseFormat(Tolerant):
 _Messages = Annotated[list[Message], Field(min_length=1, max_length=MESSAGES_MAX)]
 _Count = Annotated[int, Field(ge=1)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
+_Choices = Annotated[int, Field(ge=1, le=CHOICES_MAX)]
+_Biases = Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=BIASES_MAX)]
 
 
 class Addressed(Tolerant):
@@ -101,17 +104,20 @@ class Sampled(Addressed):
     stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
+    logit_bias: _Biases = Field(default_factory=dict[str, float])
     stream: bool = False
 
 
 class ChatBody(Sampled):
     messages: _Messages
-    n: _Count = 1
+    n: _Choices = 1
     logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=LOGPROBS_MAX)
     stream_options: StreamOptions = StreamOptions()
     response_format: ResponseFormat | None = None
     tools: list[Tool] = Field(default_factory=list[Tool], max_length=128)
     tool_choice: str | Tool | None = None
+    parallel_tool_calls: bool | None = None
     functions: list[Any] = Field(default_factory=list[Any])
     modalities: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=lambda: ["text"])
 

@@ -4,16 +4,14 @@ Tolerant where OpenAI adds fields (unknown ones are ignored, null means absent),
 misreading would change the answer: wrong types and bounds are a 400 that names the field, things
 this mesh cannot do are a 422 that says so. `mesh` is our own object and wholly strict.
 
-Ignored, because no answer depends on them: `user`, `metadata`, `store`, `service_tier`,
-`parallel_tool_calls`, `reasoning_effort`; and `logit_bias`, since a token id means another word in
-every model.
+Ignored, because no answer depends on them: `user`, `metadata`, `store`, `service_tier`, `reasoning_effort`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.bodies import (
@@ -22,24 +20,15 @@ from monai_node.mesh.gateway.bodies import (
     Message,
     Part,
     PlanBody,
-    ResponseFormat,
     RunBody,
-    Sampled,
-    Tool,
     validated,
 )
-from monai_node.mesh.gateway.json_io import check_plain, encode_json, parse_object
+from monai_node.mesh.gateway.json_io import parse_object
+from monai_node.mesh.gateway.sampling import chat_parameters, sampling_of
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
-from monai_node.registry.wire import (
-    SCHEMA_BYTES_MAX,
-    TOKENS_MAX,
-    ChatMessage,
-    Parameters,
-)
+from monai_node.registry.wire import ChatMessage, Parameters
 
-# OpenAI accepts top_p = 0 and means the likeliest token; engines want a mass above zero.
-_TOP_P_MIN = 1e-6
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Of chat messages and of response items.
 _PARTS_TEXT = frozenset({"text", "refusal", "input_text", "output_text"})
@@ -55,11 +44,13 @@ _PARTS_NOT_TEXT = {
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """A request, and the form in which its answer is wanted."""
+    """A request, and the form in which its answer is wanted; `others` are to be answered beside it, as
+    further choices."""
 
     request: RunRequest
     stream: bool = False
     include_usage: bool = False
+    others: tuple[RunRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +83,23 @@ def read_chat(raw: dict[str, Any], run: RunId, traceparent: str | None = None) -
         run=run,
         messages=_messages(chat.messages),
         model=chat.model,
-        parameters=_parameters(chat, raw),
+        parameters=chat_parameters(chat, raw),
         options=chat.mesh,
         traceparent=traceparent_of(traceparent),
     )
-    return ChatCall(request, chat.stream, bool(chat.stream_options.include_usage))
+    others = tuple(another(request, n) for n in range(1, chat.n))
+    return ChatCall(request, chat.stream, bool(chat.stream_options.include_usage), others)
+
+
+def another(request: RunRequest, n: int) -> RunRequest:
+    """The same request as a run of its own, whose answer is the `n`th beside the first: with the next seeds,
+    where there is one, so that they differ."""
+    seed = request.parameters.seed
+    parameters = request.parameters
+    if seed is not None:
+        # Wrapped around: seeds are 64-bit numbers.
+        parameters = parameters.model_copy(update={"seed": (seed + n + 2**63) % 2**64 - 2**63})
+    return replace(request, run=RunId(f"{request.run}-{n}"), parameters=parameters)
 
 
 def plan_request(body: bytes, run: RunId) -> RunRequest:
@@ -163,12 +166,9 @@ def traceparent_of(given: str | None) -> str | None:
 
 
 def _refuse_unsupported(chat: ChatBody) -> None:
-    if chat.n > 1:
-        raise Unsupported("n: one answer per request is given; send n requests instead", param="n")
-    if chat.logprobs:
+    if chat.logprobs and isinstance(chat.mesh.plan, list):
         raise Unsupported(
-            "logprobs: several models may write one answer; their probabilities are not passed on",
-            param="logprobs",
+            "logprobs: they are told of an answer by one model; send no plan with them", param="logprobs"
         )
     if chat.functions:
         raise Unsupported("functions is deprecated; use tools instead", param="functions")
@@ -207,87 +207,3 @@ def _part(part: Part, param: str) -> str:
         return text
     what = _PARTS_NOT_TEXT.get(part.type, f"of the type {part.type!r:.40}")
     raise Unsupported(f"{param} is {what}; only text can be read here", param=param)
-
-
-# --- parameters -----------------------------------------------------------------------------------
-def _parameters(chat: ChatBody, raw: dict[str, Any]) -> Parameters:
-    values = {
-        **sampling_of(chat),
-        "json_schema": _json_schema(chat.response_format),
-        "tools": _tools(chat, raw),
-        "tool_choice": _tool_choice(chat),
-    }
-    return validated(Parameters, values)
-
-
-def sampling_of(body: Sampled) -> dict[str, Any]:
-    """The fields of Parameters that say how a text is written."""
-    limit = body.max_completion_tokens or body.max_tokens
-    top_p = body.top_p
-    return {
-        # A limit, not a wish: one above what any engine allows is met by the engine's own.
-        "max_tokens": None if limit is None else min(limit, TOKENS_MAX),
-        "temperature": body.temperature,
-        "top_p": None if top_p is None else max(top_p, _TOP_P_MIN),
-        "seed": body.seed,
-        "stop": _stop(body.stop),
-        "presence_penalty": body.presence_penalty,
-        "frequency_penalty": body.frequency_penalty,
-    }
-
-
-def _stop(stop: str | list[str] | None) -> list[str]:
-    """Empty strings, which some clients send for none, would stop before the first token."""
-    listed = [stop] if isinstance(stop, str) else stop or []
-    return [text for text in listed if text]
-
-
-def _json_schema(wanted: ResponseFormat | None) -> dict[str, Any] | None:
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_object":
-        return {"type": "object"}
-    param = "response_format.json_schema"
-    if wanted.json_schema is None:
-        raise InvalidRequest(f"{param} is missing", param=param)
-    return checked_schema(wanted.json_schema.schema_ or {"type": "object"}, f"{param}.schema")
-
-
-def checked_schema(schema: dict[str, Any], param: str) -> dict[str, Any]:
-    """`schema`, if it is one that a peer can be sent; InvalidRequest that names `param` otherwise."""
-    check_plain(schema, param)
-    if len(encode_json(schema)) > SCHEMA_BYTES_MAX:
-        raise InvalidRequest(f"{param} is larger than {SCHEMA_BYTES_MAX} bytes", param=param)
-    return schema
-
-
-def _tools(chat: ChatBody, raw: dict[str, Any]) -> list[dict[str, Any]]:
-    """The tools as the client wrote them: what a schema may hold is the model's business."""
-    for n, tool in enumerate(chat.tools):
-        param = f"tools.{n}"
-        if tool.type != "function":
-            raise Unsupported(f"{param}: only tools of the type function are known", param=param)
-        if tool.function is None:
-            raise InvalidRequest(f"{param}.function is missing", param=f"{param}.function")
-    tools = cast("list[dict[str, Any]]", raw.get("tools") or [])
-    check_plain(tools, "tools")
-    return tools
-
-
-def _tool_choice(chat: ChatBody) -> str | dict[str, Any] | None:
-    choice, names = chat.tool_choice, {tool.function.name for tool in chat.tools if tool.function}
-    if isinstance(choice, Tool):
-        if choice.type != "function" or choice.function is None:
-            raise Unsupported("tool_choice: only a function can be chosen", param="tool_choice")
-        if choice.function.name not in names:
-            raise _bad_choice("names a tool that is not in tools")
-        return {"type": "function", "function": {"name": choice.function.name}}
-    if choice not in (None, "none", "auto", "required"):
-        raise _bad_choice("should be none, auto, required or a function")
-    if choice == "required" and not names:
-        raise _bad_choice("is required but there are no tools")
-    return choice if names else None
-
-
-def _bad_choice(why: str) -> InvalidRequest:
-    return InvalidRequest(f"tool_choice {why}", param="tool_choice")

@@ -31,7 +31,7 @@ def openai_routes(site: Site) -> APIRouter:
     async def create_chat_completion(request: Request) -> Response:
         traceparent = request.headers.get("traceparent")
         call = chat_call(await request.body(), new_run_id(), traceparent)
-        return RunResponse(site, call.request, _chunks(call), stream=call.stream)
+        return RunResponse(site, call.request, _chunks(call), stream=call.stream, others=call.others)
 
     @router.get("/models")
     async def list_models() -> Response:
@@ -63,7 +63,8 @@ def model_list(entries: Sequence[ModelEntry], created: int, hook: str | None = N
 
 
 def _chunks(call: ChatCall) -> Chunks:
-    head = Head(call.request.run, call.request.model, int(time.time()))
+    others = tuple(other.run for other in call.others)
+    head = Head(call.request.run, call.request.model, int(time.time()), others)
     return Chunks(head, include_usage=call.include_usage, has_events=call.request.options.events)
 
 

@@ -16,8 +16,9 @@ from pydantic import Field
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.bodies import Sampled, Tolerant, validated
 from monai_node.mesh.gateway.json_io import check_plain, parse_object
-from monai_node.mesh.gateway.openai import checked_schema, sampling_of, traceparent_of
+from monai_node.mesh.gateway.openai import traceparent_of
 from monai_node.mesh.gateway.responses_items import Item, ItemObject, items_of, messages_of
+from monai_node.mesh.gateway.sampling import checked_schema, sampling_of
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import MESSAGES_MAX, Parameters

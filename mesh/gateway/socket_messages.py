@@ -12,7 +12,7 @@ from monai_node.mesh.gateway.bodies import validated
 from monai_node.mesh.gateway.errors import error_body
 from monai_node.mesh.gateway.json_io import encode_json
 from monai_node.mesh.gateway.openai import read_chat, read_run
-from monai_node.registry.errors import InvalidRequest, MonaiError
+from monai_node.registry.errors import InvalidRequest, MonaiError, Unsupported
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import Id
@@ -117,7 +117,10 @@ def wanted_of(said: RunStart, run: RunId, traceparent: str | None) -> Wanted:
     `stream` in its request says nothing."""
     if "graph" in said.request:
         return Wanted(read_run(said.request, run, traceparent).request, is_plan=True)
-    return Wanted(read_chat(said.request, run, traceparent).request, is_plan=False)
+    call = read_chat(said.request, run, traceparent)
+    if call.others:
+        raise Unsupported("n: over a socket every answer is a run of its own; start as many", param="n")
+    return Wanted(call.request, is_plan=False)
 
 
 def refusal_of(error: MonaiError, name: str | None = None) -> Refusal:

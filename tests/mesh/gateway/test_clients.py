@@ -24,7 +24,8 @@ from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.server import open_server
 from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance, says
 from monai_node.registry.errors import NotFound, PeerLost
-from monai_node.registry.events import AnswerCompleted, RunEvent
+from monai_node.registry.events import AnswerCompleted, AnswerDelta, RunEvent
+from monai_node.registry.wire import LikelyToken, TokenLogprob
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 MODELS = [ModelEntry("smollm2", "12D3KooWanna", "anna")]
@@ -117,6 +118,93 @@ def test_tool_calls_whole_and_streamed() -> None:
             assert call.function.arguments == '{"city": "Oslo"}'
 
     _with_client(_calls_a_tool, use)
+
+
+async def _says_its_seed(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
+    """What differs between several answers to one request."""
+    yield AnswerDelta(run=request.run, text=f"seed {request.parameters.seed}")
+    yield completed(request.run, provenance())
+
+
+def test_several_answers_whole_and_streamed() -> None:
+    async def use(client: AsyncOpenAI) -> None:
+        whole = await client.chat.completions.create(model="mesh", messages=HELLO, n=3, seed=5)
+        stream = await client.chat.completions.create(
+            model="mesh", messages=HELLO, n=3, seed=5, stream=True, stream_options={"include_usage": True}
+        )
+        texts, usage = dict.fromkeys(range(3), ""), None
+        ends: list[int] = []
+        async for chunk in stream:
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+                ends += [choice.index] if choice.finish_reason else []
+            usage = chunk.usage
+        assert sorted(ends) == [0, 1, 2]
+        assert usage is not None
+        # The prompt is read once, as OpenAI counts it.
+        assert (usage.prompt_tokens, usage.completion_tokens) == (3, 6)
+        assert whole.usage == usage
+        assert list(texts.values()) == [choice.message.content for choice in whole.choices]
+        assert list(texts.values()) == ["seed 5", "seed 6", "seed 7"]
+        runs = [mesh["run"] for mesh in (whole.model_extra or {})["mesh"]["others"]]
+        assert len(set(runs)) == 2
+
+    _with_client(_says_its_seed, use)
+
+
+def test_one_of_several_answers_that_fails_fails_them_all() -> None:
+    async def script(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
+        yield AnswerDelta(run=request.run, text="Hel")
+        if request.parameters.seed == 6:
+            raise PeerLost("anna is gone")
+        await asyncio.Event().wait()
+
+    async def use(client: AsyncOpenAI) -> None:
+        with pytest.raises(APIStatusError) as refused:
+            await client.chat.completions.create(model="mesh", messages=HELLO, n=2, seed=5)
+        assert refused.value.status_code == 502
+        stream = await client.chat.completions.create(model="mesh", messages=HELLO, n=2, seed=5, stream=True)
+        with pytest.raises(APIError, match="anna is gone"):
+            async for _ in stream:
+                pass
+
+    _with_client(script, use)
+
+
+def test_several_answers_with_one_place_come_one_after_the_other() -> None:
+    async def use(client: AsyncOpenAI) -> None:
+        answer = await client.chat.completions.create(model="mesh", messages=HELLO, n=4, seed=1)
+        assert [choice.message.content for choice in answer.choices] == [f"seed {n}" for n in range(1, 5)]
+
+    _with_client(_says_its_seed, use, GatewayConfig(runs_max=1))
+
+
+async def _tells_chances(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
+    other = LikelyToken(token="Ho", logprob=-2.0, bytes=[72, 111])
+    for text in ("Hel", "lo"):
+        told = TokenLogprob(token=text, logprob=-0.5, bytes=list(text.encode()), top=[other])
+        yield AnswerDelta(run=request.run, text=text, logprobs=[told])
+    yield completed(request.run, provenance())
+
+
+def test_the_chances_of_tokens_whole_and_streamed() -> None:
+    async def use(client: AsyncOpenAI) -> None:
+        whole = await client.chat.completions.create(
+            model="mesh", messages=HELLO, logprobs=True, top_logprobs=1
+        )
+        async with client.chat.completions.stream(
+            model="mesh", messages=HELLO, logprobs=True, top_logprobs=1
+        ) as stream:
+            streamed = await stream.get_final_completion()
+        for answer in (whole, streamed):
+            told = answer.choices[0].logprobs
+            assert told is not None
+            assert told.content is not None
+            assert [token.token for token in told.content] == ["Hel", "lo"]
+            assert told.content[0].bytes == [72, 101, 108]
+            assert told.content[0].top_logprobs[0].logprob == -2.0
+
+    _with_client(_tells_chances, use)
 
 
 @pytest.mark.parametrize("stream", [False, True])

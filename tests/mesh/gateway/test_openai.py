@@ -65,8 +65,25 @@ def test_every_sampling_field_reaches_the_parameters() -> None:
 def test_null_is_the_same_as_absent_and_unknown_fields_are_ignored() -> None:
     names = "max_tokens stop seed stream stream_options tools tool_choice response_format n mesh"
     nulls = dict.fromkeys([*names.split(), "logprobs", "temperature", "top_p", "model"])
-    ignored = {"user": "u", "metadata": {"a": "b"}, "logit_bias": {"1": 2}, "of_the_future": [1]}
+    ignored = {"user": "u", "metadata": {"a": "b"}, "logit_bias": {}, "of_the_future": [1]}
     assert _call(**nulls, **ignored) == _call()
+
+
+def test_logprobs_biases_and_parallel_calls_reach_the_parameters() -> None:
+    assert _call(logprobs=True).request.parameters.logprobs == 0
+    assert _call(logprobs=True, top_logprobs=3).request.parameters.logprobs == 3
+    assert _refusal(top_logprobs=3).param == "top_logprobs"
+    assert _call(model="m", logit_bias={"50": -100}).request.parameters.logit_bias == {"50": -100.0}
+    assert _refusal(model="m", logit_bias={"word": 1}).param == "logit_bias.word"
+    assert _call(tools=[TOOL], parallel_tool_calls=False).request.parameters.parallel_tool_calls is False
+
+
+def test_further_answers_are_runs_of_their_own_with_the_next_seeds() -> None:
+    call = _call(n=3, seed=2**63 - 1)
+    assert [each.run for each in call.others] == ["run-1-1", "run-1-2"]
+    assert [each.parameters.seed for each in call.others] == [-(2**63), 1 - 2**63]
+    assert [each.parameters.seed for each in _call(n=2).others] == [None]
+    assert _refusal(n=9).param == "n"
 
 
 def test_the_newer_token_limit_wins_and_a_limit_above_ours_is_met_by_ours() -> None:
@@ -192,8 +209,8 @@ def test_an_unknown_mesh_option_is_answered_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "word"),
     [
-        ({"n": 2}, "n", "send n requests"),
-        ({"logprobs": True}, "logprobs", "probabilities"),
+        ({"logit_bias": {"1": 2}}, "logit_bias", "name the model"),
+        ({"logprobs": True, "mesh": {"plan": [{"id": "a", "text": "b"}]}}, "logprobs", "no plan"),
         ({"functions": [{"name": "f"}]}, "functions", "use tools"),
         ({"modalities": ["text", "audio"]}, "modalities", "text only"),
         ({"tools": [{"type": "custom"}]}, "tools.0", "function"),
