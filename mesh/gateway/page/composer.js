@@ -93,7 +93,7 @@ export class Composer {
   offer(models) {
     const wanted = this.model.value === "mesh" ? setting("model") : this.model.value;
     const name = (/** @type {any} */ model) =>
-      model.id === "mesh" ? "The whole mesh" : model.mesh ? `${brief(model.mesh.alias, 40)} on ${brief(model.owned_by, 20)}` : brief(model.id, 60);
+      model.id === "mesh" ? "Mesh" : model.mesh ? `${brief(model.mesh.alias, 40)} on ${brief(model.owned_by, 20)}` : brief(model.id, 60);
     const drawn = JSON.stringify(models.map(({ id }) => id));
     if (this.model.dataset.drawn === drawn) return;
     this.model.dataset.drawn = drawn;

@@ -214,8 +214,11 @@ function table(lines, at) {
   if (delimiter === undefined || !lines[at].includes("|") || !/^[ \t|:-]+$/.test(delimiter)) return null;
   const header = cells(lines[at]);
   const marks = cells(delimiter);
-  if (marks.length !== header.length || header.length > COLUMNS_MAX) return null;
-  if (!marks.every((mark) => DELIMITER_CELL.test(mark))) return null;
+  if (header.length > COLUMNS_MAX) return null;
+  // The last line may still grow into a whole row; until then there would be a paragraph of bars on screen.
+  const isGrowing = at + 2 === lines.length && lines[at].trimStart().startsWith("|");
+  const isWhole = marks.length === header.length && marks.every((mark) => DELIMITER_CELL.test(mark));
+  if (!isWhole && !isGrowing) return null;
   const align = marks.map(alignment);
   const rows = [];
   let next = at + 2;
