@@ -29,6 +29,7 @@ _CHAT: frozenset[tuple[str, str]] = frozenset(
         ("GET", "/asyncapi.json"),
         ("GET", "/openapi.json"),
         ("GET", "/ready"),
+        ("GET", "/v1/events.schema.json"),
         ("GET", "/v1/models"),
         ("GET", "/v1/peers"),
         ("GET", "/v1/route"),
@@ -51,7 +52,7 @@ _CHAT_BELOW = (
 def right_needed(method: str, path: str) -> Right | Literal["none"]:
     """The right that this needs; "none" for what a page shows before it has a key. What nobody thought of,
     paths that do not exist among it, needs `admin`."""
-    asked = (method, path)
+    asked = ("GET" if method == "HEAD" else method, path)
     if asked in _NOBODYS or _is_below(asked, _NOBODYS_BELOW):
         return "none"
     if asked in _CHAT or _is_below(asked, _CHAT_BELOW):

@@ -47,6 +47,7 @@ def test_what_nobody_thought_of_needs_admin(path: str) -> None:
 def test_a_page_loads_without_a_key() -> None:
     needs = [right_needed("GET", path) for path in ("/", "/health", "/page/inline.js", "/ready")]
     assert needs == ["none", "none", "none", "chat"]
+    assert right_needed("HEAD", "/page/inline.js") == "none"
     assert right_needed("POST", "/page/inline.js") == "admin"
 
 
