@@ -163,6 +163,23 @@ def request_of(text: str, **options: Any) -> RunRequest:
     return RunRequest(new_run_id(), messages, options=MeshOptions(**options))
 
 
+def test_what_is_foreseen_is_what_the_ranking_asks_for_and_is_embedded_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Counting(LetterEmbedder):
+        async def embed(self, texts: Sequence[str]) -> Vectors:
+            asked.extend(texts)
+            return await super().embed(texts)
+
+    async def check(front: Front) -> None:
+        text = "  Roll\t3d6, \u200bplease\n"  # as sent, not yet cleaned
+        events = [event async for event in front.run(request_of(text))]
+        assert events[-1].type == "answer.completed"
+        assert [one for one in asked if "please" in one] == ["Roll 3d6, please"]
+
+    with_front(tmp_path, Counting(), check)
+
+
 def test_a_plan_names_the_best_for_each_task_as_a_run_would_choose_them(tmp_path: Path) -> None:
     async def check(front: Front) -> None:
         tasks = [
