@@ -11,11 +11,13 @@ MonaiError
 │   ├── BodyTooSlow        408
 │   ├── AnswerNotKept      409  an answer that was given once cannot be given again
 │   ├── KeyReused          422  an Idempotency-Key came with another request
+│   ├── HeadTooLarge       431
 │   └── Cancelled          499  by its client; over a socket, where it is still there to be told
 └── NodeError
-    ├── OverLimit          429  this caller had its share
     ├── HookFailed         500  its owner's hook could not be asked
-    └── TooManyRuns        429
+    ├── OverLimit          429  this caller had its share
+    ├── TooManyRuns        429
+    └── TooManyConnections 503
 """
 
 from __future__ import annotations
@@ -72,9 +74,18 @@ class KeyReused(CallerError):
     default_code = "idempotency_key_reused"
 
 
+class HeadTooLarge(CallerError):
+    status = 431
+    default_code = "head_too_large"
+
+
 class Cancelled(CallerError):
     status = 499  # nginx's, for which HTTP has none
     default_code = "cancelled"
+
+
+class HookFailed(NodeError):
+    default_code = "hook_failed"
 
 
 class OverLimit(NodeError):
@@ -83,10 +94,6 @@ class OverLimit(NodeError):
     status = 429
     kind = "rate_limit_error"
     default_code = "rate_limit_exceeded"
-
-class HookFailed(NodeError):
-    default_code = "hook_failed"
-
 
 
 class TooManyRuns(NodeError):
@@ -101,6 +108,11 @@ class TooManyRuns(NodeError):
     ) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
         self.position = position
+
+
+class TooManyConnections(NodeError):
+    status = 503
+    default_code = "too_many_connections"
 
 
 def error_body(error: MonaiError | RunFailed) -> dict[str, Any]:

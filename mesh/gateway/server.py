@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 
 from monai_node.mesh.config import Tls
 from monai_node.mesh.gateway.limits import is_address, is_loopback
+from monai_node.mesh.gateway.protocols import ConnectionLimits, LimitedConfig
 from monai_node.registry.errors import SetupError
 from monai_node.registry.tasks import task_scope
 from monai_node.registry.wire import REQUEST_BODY_BYTES_MAX
@@ -58,6 +60,7 @@ async def open_server(
     drain_seconds: int = _DRAIN_SECONDS,
     asks_for_keys: bool = False,
     tls: Tls | None = None,
+    limits: ConnectionLimits | None = None,
 ) -> AsyncGenerator[Address]:
     """Serves `app` for as long as it is entered; port 0 takes a free one. `asks_for_keys`: the app does, of
     everybody.
@@ -69,16 +72,16 @@ async def open_server(
     listener = listen(host, port, asks_for_keys=asks_for_keys)
     name, bound_port = listener.getsockname()[:2]
     server = _Server(
-        uvicorn.Config(
+        LimitedConfig(
             app,
-            http="h11",
-            ws="websockets-sansio",
+            limits or ConnectionLimits(),
             ws_max_size=_MESSAGE_BYTES_MAX,
             ws_ping_interval=_PING_SECONDS,
             ws_ping_timeout=_PING_SECONDS,
             ws_per_message_deflate=False,  # a small message could unfold into a large one
             lifespan="off",
             log_config=None,
+            log_level=logging.CRITICAL,  # what fails behind it is logged where it arose, by us
             access_log=False,  # paths carry what users wrote (GET /v1/route?text=…)
             server_header=False,
             proxy_headers=False,
@@ -144,10 +147,12 @@ def _cannot_listen(error: OSError | OverflowError, host: str, port: int) -> Setu
 class _Server(uvicorn.Server):
     """uvicorn without its hands on the process: no signal handlers, events instead of polling."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: LimitedConfig) -> None:
         super().__init__(config)
+        self._linger_seconds = config.limits.linger_seconds
         self.ready = asyncio.Event()
         self.stopping = asyncio.Event()
+        self._closing: dict[asyncio.Transport, float] = {}
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -157,9 +162,20 @@ class _Server(uvicorn.Server):
         self.ready.set()
         while not self.stopping.is_set():
             await self.on_tick(0)
+            self._cut_lingering()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self.stopping.wait()
+
+    def _cut_lingering(self) -> None:
+        """A connection that is closed waits for its client to take what was sent; not for long."""
+        now = asyncio.get_running_loop().time()
+        transports = (connection.transport for connection in self.server_state.connections)
+        closing = [transport for transport in transports if transport.is_closing()]
+        self._closing = {transport: self._closing.get(transport, now) for transport in closing}
+        for transport, since in self._closing.items():
+            if now - since > self._linger_seconds:
+                transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but requests that it cancelled have ended when it returns."""
