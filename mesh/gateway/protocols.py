@@ -23,6 +23,8 @@ from monai_node.mesh.gateway.errors import BodyTooSlow, HeadTooLarge, TooManyCon
 from monai_node.registry.errors import InvalidRequest, MonaiError
 
 _CONNECTIONS_MAX = 1000
+# Read at once: of empty frames, each of which takes 10 µs, no more than 15 ms hold the event loop.
+_SOCKET_READ_BYTES_MAX = 8 << 10
 _INVALID_DATA = 1007  # RFC 6455 section 7.4.1
 _HEAD_TOO_LARGE = 431
 _ANSWERABLE = (h11.IDLE, h11.SEND_RESPONSE)  # nothing of an answer was sent
@@ -147,6 +149,11 @@ class HttpProtocol(H11Protocol):
 
 class SocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket. Who does not read what it is sent is not read from either."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # asyncio's own way to say how much is read at once; a TLS transport lacks it.
+        cast("Any", transport).max_size = _SOCKET_READ_BYTES_MAX
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
