@@ -15,6 +15,7 @@ from monai_node.mesh.gateway.access_rules import key_for, shown_key
 from monai_node.mesh.gateway.budgets import Budgets, Failures, Usage
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.errors import InvalidKey, OverLimit
+from monai_node.mesh.gateway.feed import Watch
 from monai_node.mesh.keys import AccessKey, Right, new_key
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -109,7 +110,7 @@ class Access:
         self._budgets.take(key, self._now())
 
     def spend(self, caller: Caller, tokens: int) -> None:
-        """Work that is no run used so many tokens."""
+        """Work used so many tokens; fewer than 0 for what was guessed too high."""
         key = self._key(caller.key)
         if key is not None and key.tokens_per_day is not None:
             self._budgets.spend(caller.key, tokens, self._now())
@@ -123,10 +124,13 @@ class Access:
         return self._budgets.usage()
 
     # --- runs -------------------------------------------------------------------------------------------
-    def watch(self, request: RunRequest, caller: Caller) -> RunMeter:
+    def watch(self, request: RunRequest, caller: Caller) -> Watch:
         self._runs[request.run] = caller.key
         if len(self._runs) > _RUNS_MAX:
             self._runs.popitem(last=False)
+        key = self._key(caller.key) if caller.key else None
+        if key is None or key.tokens_per_day is None:
+            return _Unwatched()
         return RunMeter(request, lambda tokens: self.spend(caller, tokens))
 
     def may_rate(self, caller: Caller, run: str) -> bool:
@@ -134,34 +138,53 @@ class Access:
         return caller.is_admin or (bool(caller.key) and self._runs.get(run) == caller.key)
 
 
+class _Unwatched:
+    def note(self, event: RunEvent) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class RunMeter:
-    """Counts the tokens of one run: those that its answer says; of a run that ended without one, those of
-    the tasks that were done and a guess by the bytes for those under way."""
+    """Counts the tokens of one run while it goes on, so that many runs at once cannot spend much more than is
+    left: of tasks that are done by what they say, of those under way by a guess. At the end the answer's own
+    count takes the place of that; a run that ended without one leaves the guess."""
 
     def __init__(self, request: RunRequest, spend: Callable[[int], None]) -> None:
         self._asked_bytes = sum(len(message.content.encode()) for message in request.messages)
         self._spend = spend
+        self._spent = 0
         self._done = 0
         self._bytes: dict[str, int] = {}  # of the tasks under way: what was sent and what came back
-        self._total: int | None = None
 
     def note(self, event: RunEvent) -> None:
         match event:
             case TaskDispatched(task=task):
-                self._bytes[task] = self._bytes.get(task, 0) + self._asked_bytes
+                self._grow(task, self._asked_bytes)
             case TaskText(task=task, text=text):
-                self._bytes[task] = self._bytes.get(task, 0) + len(text.encode())
+                self._grow(task, len(text.encode()))
             case TaskWasCompleted(task=task, provenance=part):
                 self._bytes.pop(task, None)
                 self._done += _sum(part.usage)
+                self._settle(self._guess())
             case AnswerCompleted(usage=usage):
-                self._total = _sum(usage)
+                self._settle(_sum(usage))
             case _:
                 pass
 
     def close(self) -> None:
-        guess = math.ceil(sum(self._bytes.values()) / _BYTES_PER_TOKEN)
-        self._spend(self._done + guess if self._total is None else self._total)
+        """All was counted as it came."""
+
+    def _grow(self, task: str, size: int) -> None:
+        self._bytes[task] = self._bytes.get(task, 0) + size
+        self._settle(self._guess())
+
+    def _guess(self) -> int:
+        return self._done + math.ceil(sum(self._bytes.values()) / _BYTES_PER_TOKEN)
+
+    def _settle(self, total: int) -> None:
+        if total != self._spent:
+            self._spend(total - self._spent)
+            self._spent = total
 
 
 def _sum(usage: TokenUsage) -> int:

@@ -1,8 +1,8 @@
 """How much of a gateway each key may still use, and who shows wrong keys too often. Pure: time, in Unix
 seconds, is passed in.
 
-Requests flow through a token bucket that holds a minute's worth. Tokens are counted by the day (UTC) when a
-run has ended: runs that are under way when the last of them is spent go on to their end.
+Requests flow through a token bucket that holds a minute's worth. Tokens are counted by the day (UTC): runs
+that are under way when the last of them is spent go on to their end.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class Budgets:
             )
 
     def spend(self, key_id: str, tokens: int, now: float) -> None:
-        """So many tokens were used under this key."""
+        """So many tokens were used under this key; fewer than 0 are given back."""
         self._turn(now)
-        self._tokens[key_id] = self._tokens.get(key_id, 0) + tokens
+        self._tokens[key_id] = max(0, self._tokens.get(key_id, 0) + tokens)
 
     def used(self, key_id: str, now: float) -> int:
         """The tokens of today."""

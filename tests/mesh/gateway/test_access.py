@@ -185,10 +185,12 @@ def test_a_run_that_is_cut_counts_what_was_done_and_guesses_the_rest() -> None:
         TaskText(run="run-1", task="t2", text="x" * 42),
     ]
     meter = access.watch(request, Caller(key.id))
+    used: list[int] = []
     for event in events:
         meter.note(event)
+        used.append(access.usage().tokens.get(key.id, 0))
     meter.close()
-    assert access.usage().tokens == {key.id: 5 + 11}  # the part's usage, and 42 bytes at 4 a token
+    assert used == [0, 100, 5, 5, 5 + 11]  # the part's usage, and 42 bytes at 4 a token
     meter = access.watch(request, Caller(key.id))
     for event in (*events, completed("run-1", done, done)):
         meter.note(event)
