@@ -6,6 +6,7 @@ Names and bounds are OpenAI's (its OpenAPI document), where the wire has no tigh
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -155,8 +156,10 @@ class FeedbackBody(BaseModel):
     )
 
 
+@cache
 def body_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """How an OpenAPI document describes a body that is read here and not by the framework."""
+    """How an OpenAPI document describes a body that is read here and not by the framework. Made once, which
+    takes 10 ms and more: not to be changed."""
     schema = kind.model_json_schema()
     definitions = schema.pop("$defs", {})
     content = {"application/json": {"schema": _inlined(schema, definitions)}}
