@@ -123,11 +123,14 @@ async def _reachable(url: str, count: int) -> None:
 
 
 # --- pairs --------------------------------------------------------------------------------------------
-async def pairs(bench: Bench, rounds: int) -> dict[str, Any]:
+async def pairs(bench: Bench, rounds: int, seconds: float) -> dict[str, Any]:
     """By model id and by `mesh`, in turn."""
     http = HttpClient(bench.url)
     found: dict[str, list[tuple[float, float]]] = {INSTANT: [], "mesh": []}
+    until = time.monotonic() + seconds
     for number in range(-10, rounds):  # the first ones warm up
+        if time.monotonic() > until and number > 1:
+            break
         for model, measured in found.items():
             text = f"Describe the {SUBJECTS[number % len(SUBJECTS)]} of town {number + 10} to a child"
 
@@ -143,7 +146,7 @@ async def pairs(bench: Bench, rounds: int) -> dict[str, Any]:
             if number >= 0:
                 measured.append((ours.first_s, theirs.first_s))
     await http.close()
-    return {**_added("ttft", found[INSTANT]), **_added("mesh", found["mesh"])}
+    return {"pairs": len(found["mesh"]), **_added("ttft", found[INSTANT]), **_added("mesh", found["mesh"])}
 
 
 async def _both(
@@ -197,7 +200,7 @@ async def _level(bench: Bench, count: int) -> dict[str, Any]:
 
 
 # --- flat ---------------------------------------------------------------------------------------------
-async def flat(bench: Bench, requests: int) -> dict[str, Any]:
+async def flat(bench: Bench, requests: int, seconds: float) -> dict[str, Any]:
     samples: list[tuple[int, float, int]] = []
     errors = Counter[str]()
     cpu, started = bench.cpu_seconds(), time.monotonic()
@@ -210,8 +213,9 @@ async def flat(bench: Bench, requests: int) -> dict[str, Any]:
             if answer.error:
                 errors[answer.error] += 1
 
-    for start in range(0, requests, batch):
-        end = min(requests, start + batch)
+    end = 0
+    while end < requests and (time.monotonic() < started + seconds or len(samples) < 6):
+        start, end = end, min(requests, end + batch)
         await asyncio.gather(
             *(work(client, range(start + at, end, FLAT_WORKERS)) for at, client in enumerate(clients))
         )
@@ -221,10 +225,10 @@ async def flat(bench: Bench, requests: int) -> dict[str, Any]:
     later = samples[len(samples) // 3 :]
     slope = statistics.linear_regression([n for n, _, _ in later], [mb for _, mb, _ in later]).slope
     return {
-        "requests": requests,
+        "requests": end,
         "errors": dict(errors),
-        "requests_per_second": round(requests / (time.monotonic() - started)),
-        "gateway_cpu_ms_per_request": round(1000 * (bench.cpu_seconds() - cpu) / requests, 2),
+        "requests_per_second": round(end / (time.monotonic() - started)),
+        "gateway_cpu_ms_per_request": round(1000 * (bench.cpu_seconds() - cpu) / end, 2),
         "rss_start_mb": round(samples[0][1], 1),
         "rss_end_mb": round(samples[-1][1], 1),
         "rss_slope_mb": round(1000 * slope, 2),
@@ -244,9 +248,9 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         async with opened(Path(folder)) as bench:
             if "pairs" in options.parts:
-                found["pairs"] = await pairs(bench, options.rounds)
+                found["pairs"] = await pairs(bench, options.rounds, options.seconds)
             if "flat" in options.parts:
-                found["flat"] = await flat(bench, options.requests)
+                found["flat"] = await flat(bench, options.requests, options.seconds)
             if "streams" in options.parts:
                 found["streams"] = await streams(bench, tuple(options.streams))
     summary = {key: value for key, value in found.get("pairs", {}).items() if "_added_" in key}
@@ -273,6 +277,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=200, help="pairs of each kind")
     parser.add_argument("--requests", type=int, default=2000, help="of the part flat")
+    parser.add_argument("--seconds", type=float, default=60.0, help="after which pairs, and flat, end early")
     parser.add_argument("--streams", type=int, nargs="+", default=list(STREAM_COUNTS))
     print(json.dumps(asyncio.run(measure(parser.parse_args()))))
 
