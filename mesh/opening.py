@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions, Tls
@@ -20,7 +21,7 @@ from monai_node.mesh.ledger import open_ledger
 from monai_node.mesh.node import Node, Say
 from monai_node.mesh.planning import Labellers
 from monai_node.mesh.recipes import RecipeFile
-from monai_node.mesh.state import write_json
+from monai_node.mesh.state import read_json, write_json
 from monai_node.mesh.vectors import open_stored_embedder
 from monai_node.registry.errors import SetupError
 from monai_node.registry.tasks import task_scope
@@ -170,11 +171,20 @@ def _announced_here(node: Node, url: str, key: str | None) -> Generator[None]:
     key."""
     file = node.state.gateway_file
     tls = node.config.gateway.tls if node.config.gateway else None
-    told = {"url": url, "join": str(node.join_line), "pid": os.getpid()}
+    told: dict[str, object] = {"url": url, "join": str(node.join_line), "pid": os.getpid()}
     if key is not None:
         told["key"] = key
     if tls is not None:
         told["certificate"] = str(tls.certificate.resolve())
+    with announced(file, told):
+        yield
+
+
+@contextlib.contextmanager
+def announced(file: Path, told: dict[str, object]) -> Generator[None]:
+    """Keep `told` in the file while entered. Of several gateways of one user the last one stands there; when
+    it ends, the one before it does again, if that one still runs. SetupError when the file cannot be used."""
+    earlier = read_json(file)
     try:
         write_json(file, told)
     except OSError as error:
@@ -182,5 +192,19 @@ def _announced_here(node: Node, url: str, key: str | None) -> Generator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            file.unlink()
+        with contextlib.suppress(OSError, SetupError):
+            if read_json(file) == told:
+                if earlier is not None and _is_running(earlier.get("pid")):
+                    write_json(file, earlier)
+                else:
+                    file.unlink()
+
+
+def _is_running(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return True
