@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import ipaddress
 import json
 import ssl
@@ -14,13 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import self_signed
 
 from monai_node.mesh.cli_http import Gateway, gateway_of, request, stream
-from monai_node.mesh.config import Tls
 from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.config import GatewayConfig
@@ -44,29 +39,6 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 def _access() -> Access:
     return Access([KEY], requires_key=True)
-
-
-def certificate(folder: Path) -> Tls:
-    """A self-signed certificate of a name that is not the one it is reached by."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mesh.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    files = Tls(folder / "cert.pem", folder / "key.pem")
-    files.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    files.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return files
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
@@ -120,7 +92,7 @@ class _At:
 
 def test_with_a_certificate_it_speaks_tls_alone_and_our_commands_take_that_one_only(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    files, other = certificate(tmp_path), certificate(tmp_path / "other")
+    files, other = self_signed(tmp_path), self_signed(tmp_path / "other")
 
     def ask(url: str) -> None:
         known = Gateway(url, SECRET, str(files.certificate))
