@@ -18,7 +18,7 @@ import asyncio
 import importlib.util
 import inspect
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,9 @@ _SENTENCE_CHARS_MAX = 500
 @dataclass(frozen=True, slots=True)
 class HookRequest:
     """What is asked: to `run` or to `plan` something, or for an `embedding`. `messages` have `role` and
-    `content`; `tasks` are the texts of a plan that came with it. `key` is the id of the caller's key, "" when
-    none was needed; `privacy` None when the request does not say."""
+    `content`: of texts to embed the text, or the ids of its tokens where those came instead. `tasks` are the
+    texts of a plan that came with a request. `key` is the id of the caller's key, "" when none was needed;
+    `privacy` None when the request does not say."""
 
     kind: Literal["run", "plan", "embedding"]
     model: str
@@ -168,6 +169,12 @@ def shown_to_hook(request: RunRequest, kind: Literal["run", "plan"], caller: Cal
         caller.key,
         options.privacy,
     )
+
+
+def texts_shown_to_hook(model: str, texts: Sequence[str | Sequence[int]], caller: Caller) -> HookRequest:
+    contents = (text if isinstance(text, str) else " ".join(map(str, text)) for text in texts)
+    messages = tuple({"role": "user", "content": content} for content in contents)
+    return HookRequest("embedding", model, messages, key=caller.key)
 
 
 def load_hook(where: str) -> Hook:

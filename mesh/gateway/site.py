@@ -12,7 +12,7 @@ from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.feed import Feed, Watcher
 from monai_node.mesh.gateway.gate import RunGate
-from monai_node.mesh.gateway.hook import Hook, Vetted, shown_to_hook
+from monai_node.mesh.gateway.hook import Hook, Vetted, shown_to_hook, texts_shown_to_hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +39,8 @@ class Site:
         if self.hook is not None:
             await self.hook.allow(shown_to_hook(request, "plan", caller))
         return await self.backend.plan(request)
+
+    async def vet(self, model: str, texts: Sequence[str | Sequence[int]], caller: Caller) -> None:
+        """Returns when the owner's hook lets these texts, or the tokens of texts, be embedded."""
+        if self.hook is not None:
+            await self.hook.allow(texts_shown_to_hook(model, texts, caller))

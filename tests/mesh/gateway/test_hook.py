@@ -17,7 +17,12 @@ import pytest
 
 from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.app import create_app
+from monai_node.mesh.gateway.caller import Caller
+from monai_node.mesh.gateway.config import GatewayConfig
+from monai_node.mesh.gateway.errors import NotAllowed
+from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.hook import Hook, HookRequest, HookVerdict, load_hook
+from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.testing import ScriptedBackend, says
 from monai_node.mesh.keys import new_key
 from monai_node.registry.errors import SetupError
@@ -126,6 +131,22 @@ def test_it_is_shown_what_is_asked_and_by_whom_and_can_change_nothing() -> None:
         HookRequest("run", "mesh", said, (f"say {CANARY}",), key.id, None),
     ]
     assert {message.content for request in backend.requests for message in request.messages} == {CANARY}
+
+
+def test_texts_to_embed_are_shown_as_text_or_as_the_ids_of_their_tokens() -> None:
+    def refuses_the_second(request: HookRequest) -> HookVerdict | None:
+        assert (request.kind, request.model, request.key) == ("embedding", "minilm", "key-1")
+        contents = [message["content"] for message in request.messages]
+        return HookVerdict("no") if contents == ["a text", "7 8 9"] else None
+
+    async def main() -> None:
+        backend, caller = ScriptedBackend(), Caller("key-1")
+        site = Site(backend, GatewayConfig(), RunGate(1), hook=Hook(refuses_the_second, "f"))
+        await site.vet("minilm", ["a text"], caller)
+        with pytest.raises(NotAllowed, match="no"):
+            await site.vet("minilm", ["a text", [7, 8, 9]], caller)
+
+    _run(main())
 
 
 def _raises(request: HookRequest) -> None:
