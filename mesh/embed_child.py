@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,23 @@ _CHUNK_TEXTS = 16
 _TOKENS_MAX = 256
 _NAME = "all-MiniLM-L6-v2@sha256:"
 
-Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+# Texts of users are computed in turns of about so many tokens (one long text, or a few short ones), for
+# between two of them a request may be planned: 20 to 100 ms.
+_TURN_TOKENS = 256
+
+Encode = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 Read = Callable[[Sequence[Segment]], Reading]
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     fingerprint: str
+    tokeniser: _Tokeniser
     encode: Encode
     read: Read | None = None
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.encode(self.tokeniser.cut(texts))
 
 
 def run(channel: Channel, config: dict[str, Any]) -> None:
@@ -57,16 +65,40 @@ def run(channel: Channel, config: dict[str, Any]) -> None:
             found = model.read([Segment(*fields) for fields in payload])
             yield {"labels": found.labels, "needs": found.needs}
             return
-        texts = [str(text) for text in payload]
-        for start in range(0, len(texts), _CHUNK_TEXTS):
-            yield model.encode(texts[start : start + _CHUNK_TEXTS]).astype("<f4").tobytes()
+        if op == "tokens":
+            for text in payload:
+                yield model.tokeniser.tokens(text)
+            return
+        if op == "embed_tokens":
+            for turn in _turns(payload):
+                yield _bytes(model.encode([model.tokeniser.framed(tokens) for tokens in turn]))
+            return
+        for start in range(0, len(payload), _CHUNK_TEXTS):
+            yield _bytes(model.embed(payload[start : start + _CHUNK_TEXTS]))
 
     info = {
         "fingerprint": model.fingerprint,
-        "dimensions": model.encode(["ready"]).shape[1],
+        "dimensions": model.embed(["ready"]).shape[1],
+        "tokens_max": _TOKENS_MAX - len(model.tokeniser.framed([])),
+        "vocabulary": model.tokeniser.vocabulary,
         "has_labeller": model.read is not None,
     }
     asyncio.run(serve(channel, handle, info))
+
+
+def _bytes(vectors: NDArray[np.float32]) -> bytes:
+    return vectors.astype("<f4").tobytes()
+
+
+def _turns(texts: Sequence[list[int]]) -> Generator[list[list[int]]]:
+    turn: list[list[int]] = []
+    for tokens in texts:
+        if turn and sum(map(len, turn)) + len(tokens) > _TURN_TOKENS:
+            yield turn
+            turn = []
+        turn.append(tokens)
+    if turn:
+        yield turn
 
 
 def _has_torch() -> bool:
@@ -83,26 +115,41 @@ def _open_torch(directory: Path) -> _Loaded:
     required("torch").set_num_threads(1)
     engine = required("monai_node.mesh.engine.torch_encoder")
     weights = engine.open_weights(path)
-    encode = _encode(directory, engine.Encoder(weights))
-    return _Loaded(f"torch/{_NAME}{WEIGHTS_SHA256}", encode, _labeller(weights, directory))
+    fingerprint = f"torch/{_NAME}{WEIGHTS_SHA256}"
+    encoder = engine.Encoder(weights)
+    return _Loaded(fingerprint, _Tokeniser(directory), encoder, _labeller(weights, directory))
 
 
 def _open_gguf(directory: Path, folder: Path) -> _Loaded:
     engine = required("monai_node.mesh.engine.llama_encoder")
-    encode = _encode(directory, engine.Encoder(gguf_file(folder, directory)))
-    return _Loaded(f"llama.cpp/{_NAME}{GGUF_SHA256}", encode)
+    encoder = engine.Encoder(gguf_file(folder, directory))
+    return _Loaded(f"llama.cpp/{_NAME}{GGUF_SHA256}", _Tokeniser(directory), encoder)
 
 
-def _encode(directory: Path, encoder: Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]) -> Encode:
-    """With the model's own tokeniser before the encoder."""
-    tokeniser = required("tokenizers").Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokeniser.enable_truncation(_TOKENS_MAX)
-    tokeniser.no_padding()
+class _Tokeniser:
+    """The model's own, in the folder of its package."""
 
-    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
-        return encoder([found.ids for found in tokeniser.encode_batch(list(texts))])
+    def __init__(self, directory: Path) -> None:
+        load = required("tokenizers").Tokenizer.from_file
+        self._whole = load(str(directory / "tokenizer.json"))
+        self._whole.no_truncation()
+        self._cut = load(str(directory / "tokenizer.json"))
+        self._cut.enable_truncation(_TOKENS_MAX)
+        for tokeniser in (self._whole, self._cut):
+            tokeniser.no_padding()
+        self.vocabulary: int = self._whole.get_vocab_size()
 
-    return encode
+    def cut(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text as the model reads them, which are not all of a long one."""
+        return [found.ids for found in self._cut.encode_batch(list(texts))]
+
+    def tokens(self, text: str) -> list[int]:
+        """All tokens of a text, and nothing else."""
+        return self._whole.encode(text, add_special_tokens=False).ids
+
+    def framed(self, tokens: Sequence[int]) -> list[int]:
+        """With the tokens that stand before and behind every text."""
+        return [self._whole.token_to_id("[CLS]"), *tokens, self._whole.token_to_id("[SEP]")]
 
 
 def _labeller(weights: Any, directory: Path) -> Read:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
@@ -18,9 +18,11 @@ from monai_node.agents.labellers.features import SEGMENTS_MAX
 from monai_node.agents.segment import Segment
 from monai_node.mesh.child import Child, ChildSpec, open_child
 from monai_node.mesh.config import EmbedderChoice
+from monai_node.mesh.embeddings import EmbeddingModel
 from monai_node.registry.errors import TaskFailed
 from monai_node.router.embed import Vectors
 
+ALIAS = "all-minilm-l6-v2"  # as `GET /v1/models` lists it
 BATCH_TEXTS_MAX = 64
 # The model reads 256 tokens; what stands behind these characters cannot change a vector.
 TEXT_CHARS_MAX = 2000
@@ -54,6 +56,11 @@ class SentenceEmbedder:
         return self._fingerprint
 
     @property
+    def model(self) -> EmbeddingModel:
+        info = self._child.info
+        return EmbeddingModel(ALIAS, self._dimensions, int(info["tokens_max"]), int(info["vocabulary"]))
+
+    @property
     def has_labeller(self) -> bool:
         """Whether `label` is more than a TaskFailed: it needs torch."""
         return bool(self._child.info["has_labeller"])
@@ -62,10 +69,21 @@ class SentenceEmbedder:
         """Unit vectors, one row a text, of its first TEXT_CHARS_MAX characters. TaskFailed when the
         process dies or a batch takes longer than 30 s."""
         batches = [
-            await self._batch([text[:TEXT_CHARS_MAX] for text in texts[start : start + BATCH_TEXTS_MAX]])
+            await self._vectors(
+                "embed", [text[:TEXT_CHARS_MAX] for text in texts[start : start + BATCH_TEXTS_MAX]]
+            )
             for start in range(0, len(texts), BATCH_TEXTS_MAX)
         ]
         return np.concatenate([np.empty((0, self._dimensions), np.float32), *batches])
+
+    async def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, all of them. TaskFailed as of `embed`."""
+        return [cast("list[int]", found) for found in await self._call("tokens", list(texts))]
+
+    async def embed_tokens(self, texts: Sequence[Sequence[int]]) -> Vectors:
+        """As `embed`, of texts of 1 to `model.tokens_max` tokens, BATCH_TEXTS_MAX of them at most. Texts that
+        others embed in the meantime come between."""
+        return await self._vectors("embed_tokens", [list(tokens) for tokens in texts])
 
     async def label(self, segments: Sequence[Segment]) -> Reading:
         """What the small labeller makes of the segments of one request. Of payloads it is told only that
@@ -87,21 +105,25 @@ class SentenceEmbedder:
         except (IndexError, ValueError) as error:
             raise TaskFailed("the labeller returned no reading of these segments") from error
 
-    async def _batch(self, texts: list[str]) -> Vectors:
-        try:
-            async with (
-                asyncio.timeout(_BATCH_SECONDS),
-                aclosing(self._child.call("embed", texts)) as chunks,
-            ):
-                data = b"".join([cast(bytes, chunk) async for chunk in chunks])
-        except TimeoutError:
-            raise TaskFailed(f"the embedder did not answer within {_BATCH_SECONDS:g} s") from None
-        if self._child.info["fingerprint"] != self._fingerprint:
-            raise TaskFailed("the embedder came back as another one; restart the gateway")
+    async def _vectors(self, op: str, texts: list[Any]) -> Vectors:
+        data = b"".join([cast(bytes, chunk) for chunk in await self._call(op, texts)])
         vectors = np.frombuffer(data, dtype="<f4")
         if len(vectors) != len(texts) * self._dimensions:
             raise TaskFailed("the embedder returned the wrong number of vectors")
         return vectors.reshape(len(texts), self._dimensions)
+
+    async def _call(self, op: str, texts: list[Any]) -> list[Any]:
+        try:
+            async with (
+                asyncio.timeout(_BATCH_SECONDS),
+                aclosing(self._child.call(op, texts)) as answers,
+            ):
+                found = [answer async for answer in answers]
+        except TimeoutError:
+            raise TaskFailed(f"the embedder did not answer within {_BATCH_SECONDS:g} s") from None
+        if self._child.info["fingerprint"] != self._fingerprint:
+            raise TaskFailed("the embedder came back as another one; restart the gateway")
+        return found
 
 
 class _Answer(BaseModel):

@@ -14,6 +14,7 @@ from monai_node.agents.recipes import accepted, recipe_source
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.canaries import Canaries
 from monai_node.mesh.config import GatewayOptions
+from monai_node.mesh.embeddings import Embedded, EmbeddingModel, Embeddings, Text
 from monai_node.mesh.foresight import candidates_of
 from monai_node.mesh.gateway.backend import ModelEntry, PeerView, Planned, Routed
 from monai_node.mesh.ledger import StoredLedger
@@ -23,7 +24,7 @@ from monai_node.mesh.planning import Labellers, Reach, open_planning
 from monai_node.mesh.recipes import RecipeFile
 from monai_node.mesh.routing import Evidence, Routing, shown
 from monai_node.mesh.store import Decision
-from monai_node.registry.errors import MonaiError, NotFound, log_defect
+from monai_node.registry.errors import MonaiError, NotFound, Unsupported, log_defect
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import Label
@@ -58,6 +59,7 @@ class Front:
         labellers: Labellers | None = None,
         ledger: StoredLedger | None = None,
         announced: Embedder | None = None,
+        embeddings: Embeddings | None = None,
     ) -> None:
         from monai_node.agents.run import Runner
 
@@ -68,6 +70,7 @@ class Front:
         self._policy = options.policy
         self._recipes = recipes
         self._ledger = ledger
+        self._embeddings = embeddings
         self._embedder = CachedEmbedder(embedder)
         self._offers = Offers(node)
         evidence = Evidence(Health(), Speeds(), ledger)
@@ -146,6 +149,15 @@ class Front:
     async def route(self, text: str, label: Label | None) -> Routed:
         with self._undisturbed():
             return await self.routing.explain(text, of_label(label or self._default_label))
+
+    def embedding_model(self) -> EmbeddingModel | None:
+        return self._embeddings.model if self._embeddings is not None else None
+
+    async def embed(self, texts: Sequence[Text]) -> Embedded:
+        if self._embeddings is None:
+            raise Unsupported("this gateway makes no embeddings")
+        with self._undisturbed():
+            return await self._embeddings.embed(texts)
 
     def models(self) -> Sequence[ModelEntry]:
         return self._offers.models()

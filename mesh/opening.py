@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai_node.mesh.config import GATEWAY_PORT, GatewayOptions, Tls
+from monai_node.mesh.embeddings import Embeddings
 from monai_node.mesh.front import Front
 from monai_node.mesh.keys import KeyFile
 from monai_node.mesh.ledger import open_ledger
@@ -72,7 +73,7 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             open_stored_embedder(state.vectors_file, embedder, time.time) as announced,
             task_scope() as scope,
         ):
-            front = Front(node, embedder, recipes, labellers, ledger, announced)
+            front = Front(node, embedder, recipes, labellers, ledger, announced, Embeddings(embedder))
             async with _faces(front, node, options) as (app, access), _listen(app, options) as address:
                 scope.start(front.routing.keep_indexed(), name="skill index")
                 scope.start(front.keep_examined(), name="planners' exams")

@@ -9,6 +9,7 @@ from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.asyncapi import asyncapi_routes
 from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.config import GatewayConfig
+from monai_node.mesh.gateway.embeddings_routes import embeddings_routes
 from monai_node.mesh.gateway.errors import install_error_handlers
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.health_routes import health_routes
@@ -39,6 +40,7 @@ def create_app(
     for routes in (
         openai_routes,
         responses_routes,
+        embeddings_routes,
         mesh_routes,
         socket_routes,
         asyncapi_routes,

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
+from monai_node.mesh.embeddings import Embedded, EmbeddingModel, Text
 from monai_node.mesh.store import Decision
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import RunId
@@ -138,9 +139,22 @@ class Backend(Runs, Protocol):
         nothing is sent to anyone."""
         ...
 
+    def embedding_model(self) -> EmbeddingModel | None:
+        """What `embed` embeds with; None where there is nothing."""
+        ...
+
+    async def embed(self, texts: Sequence[Text]) -> Embedded:
+        """The vectors of texts, or of texts of which the tokens are given, in their order. What the model
+        cannot read is an InvalidRequest or ContextLengthExceeded that names it."""
+        ...
+
     def models(self) -> Sequence[ModelEntry]: ...
 
     def peers(self) -> Sequence[PeerView]: ...
+
+    def ejected_count(self) -> int:
+        """Peers that are not asked for a while, be it for one skill, since they failed."""
+        ...
 
     def is_ready(self) -> tuple[bool, str]:
         """Whether at least one skill is reachable and, when not, why, in one sentence."""

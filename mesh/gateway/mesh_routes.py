@@ -38,7 +38,7 @@ def mesh_routes(site: Site) -> APIRouter:
 
         async def admitted() -> _T:
             with closing(work):  # it may never begin
-                async with site.gate.admit(caller_of(request.scope).key), _within(seconds):
+                async with site.gate.admit(caller_of(request.scope).key), within(seconds):
                     return await work
 
         return await while_connected(admitted(), request.receive)
@@ -103,7 +103,8 @@ def mesh_routes(site: Site) -> APIRouter:
 
 
 @asynccontextmanager
-async def _within(seconds: float) -> AsyncGenerator[None]:
+async def within(seconds: float) -> AsyncGenerator[None]:
+    """DeadlineExceeded when that takes longer."""
     clock = asyncio.timeout(seconds)
     try:
         async with clock:

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from monai_node.mesh.embeddings import EmbeddingModel
 from monai_node.mesh.gateway.backend import ModelEntry
 from monai_node.mesh.gateway.bodies import ChatBody, body_schema
 from monai_node.mesh.gateway.completion import Chunks, Head
@@ -25,7 +26,9 @@ def openai_routes(site: Site) -> APIRouter:
     started = int(time.time())
 
     def listed() -> list[dict[str, Any]]:
-        return model_list(site.backend.models(), started, site.hook.name if site.hook else None)
+        models = model_list(site.backend.models(), started, site.hook.name if site.hook else None)
+        embedding = site.backend.embedding_model()
+        return models if embedding is None else [*models, _embedding(embedding, started)]
 
     @router.post("/chat/completions", openapi_extra=body_schema(ChatBody))
     async def create_chat_completion(request: Request) -> Response:
@@ -66,6 +69,12 @@ def _chunks(call: ChatCall) -> Chunks:
     others = tuple(other.run for other in call.others)
     head = Head(call.request.run, call.request.model, int(time.time()), others)
     return Chunks(head, include_usage=call.include_usage, has_events=call.request.options.events)
+
+
+def _embedding(model: EmbeddingModel, created: int) -> dict[str, Any]:
+    """What makes embeddings and nothing else; no peer has it, but this gateway."""
+    told = {"features": ["embeddings"], "dimensions": model.dimensions, "tokens_max": model.tokens_max}
+    return {**_model(model.alias, created, "mesh"), "mesh": told}
 
 
 def _model(name: str, created: int, owner: str) -> dict[str, Any]:

@@ -7,8 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from monai_node.agents.plan import plan as make_plan
 from monai_node.agents.request import RunRequest
+from monai_node.mesh.embeddings import Embedded, EmbeddingModel, Text
 from monai_node.mesh.gateway.backend import ModelEntry, PassedOver, PeerView, Planned, RouteCandidate, Routed
 from monai_node.mesh.store import Decision
 from monai_node.registry.errors import MonaiError, NotFound
@@ -75,6 +78,7 @@ class ScriptedBackend:
 
     script: Script = field(default_factory=lambda: says("Hel", "lo"))
     entries: Sequence[ModelEntry] = ()
+    embeds_with: EmbeddingModel | None = None
     reason: str = ""  # why it is not ready; empty when it is
     requests: list[RunRequest] = field(default_factory=list[RunRequest])
     accepted: list[RunRequest] = field(default_factory=list[RunRequest])
@@ -114,11 +118,22 @@ class ScriptedBackend:
     async def decisions(self, limit: int) -> Sequence[Decision]:
         return [Decision(1.0, "run-1", "t1", "a", "12D3KooWpeer", "chat", "smollm2", [])][:limit]
 
+    def embedding_model(self) -> EmbeddingModel | None:
+        return self.embeds_with
+
+    async def embed(self, texts: Sequence[Text]) -> Embedded:
+        """Of a text its length, of tokens their number, in the first of three dimensions."""
+        vectors = np.array([[len(text), 2, 1] for text in texts], np.float32)
+        return Embedded(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), len(texts))
+
     def models(self) -> Sequence[ModelEntry]:
         return self.entries
 
     def peers(self) -> Sequence[PeerView]:
         return [PeerView("12D3KooWself", "me", "self")]
+
+    def ejected_count(self) -> int:
+        return 0
 
     def is_ready(self) -> tuple[bool, str]:
         return not self.reason, self.reason

@@ -26,10 +26,11 @@ from monai_node.mesh.embedders import (
     open_embedder,
     open_sentence_embedder,
 )
+from monai_node.mesh.embeddings import Embeddings
 from monai_node.mesh.engine.describe import chat_skill
 from monai_node.mesh.minilm import GGUF_SHA256, WEIGHTS_SHA256, installed
 from monai_node.registry.advert import Skill
-from monai_node.registry.errors import SetupError, TaskFailed
+from monai_node.registry.errors import ContextLengthExceeded, SetupError, TaskFailed
 from monai_node.registry.ids import PeerId
 from monai_node.router.demand import Sieve, of_label
 from monai_node.router.embed import CachedEmbedder, Vectors
@@ -396,3 +397,37 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         _open(open_sentence_embedder(tmp_path)),
     ):
         pytest.fail("it opened")
+
+
+# --- texts of users -----------------------------------------------------------------------------------
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["opened", "through_gguf"])
+def test_texts_of_users_have_the_vectors_of_sentence_transformers(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    opened: Opened = request.getfixturevalue(name)
+    texts = ["a river", "Müde Flüsse, 12 %", "word " * 254]
+    embeddings = Embeddings(opened.embedder)
+    found = opened.runner.run(embeddings.embed(texts))
+    tokens = opened.runner.run(opened.embedder.tokens(texts))
+    again = opened.runner.run(embeddings.embed(tokens))
+    assert found.token_count == sum(map(len, tokens))
+    assert np.array_equal(found.vectors, again.vectors)
+    library = cast("Any", importlib.import_module("sentence_transformers"))
+    model = library.SentenceTransformer(str(installed()), device="cpu", local_files_only=True)
+    wanted = model.encode(texts, normalize_embeddings=True)
+    assert np.min(np.sum(found.vectors * wanted, axis=1)) >= 0.999
+    with pytest.raises(ContextLengthExceeded):
+        opened.runner.run(embeddings.embed(["word " * 255]))
+
+
+@pytest.mark.model
+def test_a_request_comes_between_the_texts_of_users(opened: Opened) -> None:
+    async def main() -> None:
+        (long,) = await opened.embedder.tokens(["word " * 200])
+        many = asyncio.create_task(opened.embedder.embed_tokens([long] * 12))
+        await opened.embedder.embed(["which skill is this for"])
+        assert not many.done()
+        await many
+
+    opened.runner.run(main())

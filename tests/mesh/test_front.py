@@ -29,7 +29,7 @@ from monai_node.mesh.provider import Provider
 from monai_node.mesh.recipes import RecipeFile
 from monai_node.mesh.state import open_state_dir
 from monai_node.registry.advert import Advert, Beacon, Signed, Skill, digest_of, seal
-from monai_node.registry.errors import NotFound, TaskFailed
+from monai_node.registry.errors import NotFound, TaskFailed, Unsupported
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, RunFailed
 from monai_node.registry.ids import RunId, new_run_id
 from monai_node.registry.secret import new_mesh
@@ -354,3 +354,12 @@ def test_canaries_go_to_peers_that_the_owner_lets_have_tasks(
 
     denied = Policy("open", denied=(Names(models=frozenset({"scripted"} if is_denied else ())),))
     with_ledger(tmp_path, [chat, other], check, denied)
+
+
+def test_without_a_model_for_it_nothing_is_embedded(tmp_path: Path) -> None:
+    async def check(front: Front) -> None:
+        assert front.embedding_model() is None
+        with pytest.raises(Unsupported):
+            await front.embed(["a"])
+
+    with_front(tmp_path, LetterEmbedder(), check)
