@@ -18,7 +18,7 @@ import { brief, duration, peerLabel, plural } from "./text.js";
 /** @param {UserTurn} turn @param {(text: string) => void} onEdit told of the new words @returns {HTMLElement} */
 export function userElement(turn, onEdit) {
   const words = el("div", { class: "bubble", dir: "auto" }, turn.text);
-  const edit = iconButton("edit", "Edit and ask again", () => element.replaceChildren(editor(turn, done, onEdit)));
+  const edit = iconButton("edit", "Change your message", () => element.replaceChildren(editor(turn, done, onEdit)));
   const row = el("div", { class: "actions" }, copyButton(() => turn.text, "Copy your message"), edit);
   const element = el("article", { class: "turn asked", "aria-label": "You" }, words, row);
   const done = () => {
