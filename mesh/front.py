@@ -34,6 +34,7 @@ from monai_node.router.embed import CachedEmbedder, Embedder
 from monai_node.router.health import Health
 from monai_node.router.likeness import PhraseScorer
 from monai_node.router.offer import Offer
+from monai_node.router.outcome import Ledger, Ledgers
 from monai_node.router.policy import Policy, verdict
 from monai_node.router.speed import SpeedLedger, Speeds
 
@@ -49,7 +50,7 @@ _NOBODY = "no peer is reachable that offers a skill"
 
 class Front:
     """Implements the gateway's `Backend` on one node. `announced` makes the vectors of what peers announce,
-    where another embedder than that of requests does."""
+    where another embedder than that of requests does; `told` are told of every attempt at a task."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Front:
         ledger: StoredLedger | None = None,
         announced: Embedder | None = None,
         embeddings: Embeddings | None = None,
+        told: Sequence[Ledger] = (),
     ) -> None:
         from monai_node.agents.run import Runner
 
@@ -74,6 +76,8 @@ class Front:
         self._embedder = CachedEmbedder(embedder)
         self._offers = Offers(node)
         evidence = Evidence(Health(), Speeds(), ledger)
+        self._health = evidence.health
+        attempts = Ledgers(*([ledger] if ledger is not None else []), *told)
         self.routing = Routing(
             self._offers, self._embedder, announced or self._embedder, options.policy, evidence
         )
@@ -83,7 +87,7 @@ class Front:
             evidence.health,
             heard=node.directory.heard,
             is_alive=lambda peer: node.directory.liveness(peer) == "alive",
-            ledger=SpeedLedger(evidence.speeds, time.monotonic, ledger),
+            ledger=SpeedLedger(evidence.speeds, time.monotonic, attempts),
         )
         self._planning = open_planning(
             options.planner,
@@ -164,6 +168,10 @@ class Front:
 
     def peers(self) -> Sequence[PeerView]:
         return self._offers.peers(time.monotonic())
+
+    def ejected_count(self) -> int:
+        cooling = self._health.cooling(time.monotonic())
+        return len({entry if isinstance(entry, str) else entry[0] for entry in cooling})
 
     def is_ready(self) -> tuple[bool, str]:
         return (True, "") if self._offers.now() else (False, _NOBODY)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from monai_node.mesh.gateway.access import Access
+    from monai_node.mesh.gateway.metrics import Metrics
     from monai_node.mesh.gateway.server import Address
 
 
@@ -65,6 +66,8 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             raise SetupError(
                 f"a gateway needs the package {error.name}: pip install 'monai-node[gateway]'"
             ) from None
+        from monai_node.mesh.gateway.metrics import Metrics
+
         recipes = RecipeFile(node.state.recipes_file) if options.has_recipes else None
         labellers = Labellers(small=embedder.label if embedder.has_labeller else None)
         state = node.state.node(node.config.name)
@@ -73,8 +76,14 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             open_stored_embedder(state.vectors_file, embedder, time.time) as announced,
             task_scope() as scope,
         ):
-            front = Front(node, embedder, recipes, labellers, ledger, announced, Embeddings(embedder))
-            async with _faces(front, node, options) as (app, access), _listen(app, options) as address:
+            metrics = Metrics()
+            embeddings = Embeddings(embedder)
+            front = Front(node, embedder, recipes, labellers, ledger, announced, embeddings, [metrics])
+            async with (
+                _faces(front, node, options, metrics) as (app, access),
+                _listen(app, options) as address,
+            ):
+                scope.start(metrics.keep_measuring_lag(), name="event loop lag")
                 scope.start(front.routing.keep_indexed(), name="skill index")
                 scope.start(front.keep_examined(), name="planners' exams")
                 if options.has_canaries:
@@ -86,7 +95,9 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
 
 
 @asynccontextmanager
-async def _faces(front: Front, node: Node, options: GatewayOptions) -> AsyncGenerator[tuple[FastAPI, Access]]:
+async def _faces(
+    front: Front, node: Node, options: GatewayOptions, metrics: Metrics
+) -> AsyncGenerator[tuple[FastAPI, Access]]:
     """What `front` shows to whom its keys and its owner's hook let in."""
     from monai_node.mesh.gateway.access_files import open_access
     from monai_node.mesh.gateway.app import create_app
@@ -96,7 +107,7 @@ async def _faces(front: Front, node: Node, options: GatewayOptions) -> AsyncGene
     hook = await asyncio.to_thread(load_hook, options.hook) if options.hook else None
     usage = node.state.node(node.config.name).usage_file
     async with open_access(node.state.keys_file, usage, requires_key=_requires_key(options)) as access:
-        yield create_app(front, GatewayConfig(hosts=options.hosts), access, hook), access
+        yield create_app(front, GatewayConfig(hosts=options.hosts), access, hook, metrics), access
 
 
 def _check(node: Node, options: GatewayOptions) -> None:

@@ -81,6 +81,21 @@ class NoLedger:
         pass
 
 
+class Ledgers:
+    """Tells each of them."""
+
+    def __init__(self, *each: Ledger) -> None:
+        self._each = each
+
+    def decided(self, run: str, task: str, attempt: AttemptId, candidates: Sequence[Candidate]) -> None:
+        for ledger in self._each:
+            ledger.decided(run, task, attempt, candidates)
+
+    def ended(self, run: str, task: str, attempt: AttemptId, candidate: Candidate, ending: Ending) -> None:
+        for ledger in self._each:
+            ledger.ended(run, task, attempt, candidate, ending)
+
+
 def value_of(verdict: Verdict | None, error: MonaiError | None) -> tuple[float | None, Source | None]:
     """What an attempt says of how well its peer does such tasks, and what that rests on.
 

@@ -17,6 +17,8 @@ from monai_node.mesh.gateway.hook import Hook
 from monai_node.mesh.gateway.idempotency import Idempotency
 from monai_node.mesh.gateway.limits import Guard
 from monai_node.mesh.gateway.mesh_routes import mesh_routes
+from monai_node.mesh.gateway.metrics import Metrics
+from monai_node.mesh.gateway.metrics_routes import metrics_routes
 from monai_node.mesh.gateway.openai_routes import openai_routes
 from monai_node.mesh.gateway.page_routes import page_routes
 from monai_node.mesh.gateway.responses_routes import responses_routes
@@ -29,12 +31,13 @@ def create_app(
     config: GatewayConfig | None = None,
     access: Access | None = None,
     hook: Hook | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """The gateway in front of `backend`, for whoever `access` lets in: everybody without; and for what the
-    owner's `hook` lets through. Holds no other state but who runs and who waits."""
-    config, access = config or GatewayConfig(), access or Access()
-    gate = RunGate(config.runs_max, config.waiting_max, config.waiting_seconds)
-    site = Site(backend, config, gate, access, hook=hook)
+    owner's `hook` lets through. Holds no other state but who runs and who waits, and what `metrics` count."""
+    config, access, metrics = config or GatewayConfig(), access or Access(), metrics or Metrics()
+    gate = RunGate(config.runs_max, config.waiting_max, config.waiting_seconds, queued=metrics.queued)
+    site = Site(backend, config, gate, access, [metrics], hook)
     # No /docs and /redoc: their pages load scripts from elsewhere.
     app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
     for routes in (
@@ -48,6 +51,7 @@ def create_app(
         page_routes,
     ):
         app.include_router(routes(site))
+    app.include_router(metrics_routes(site, metrics))
     install_error_handlers(app)
     app.add_middleware(Idempotency, config=config)
     app.add_middleware(Guard, config=config, access=access, told={"x-mesh-hook": hook.name} if hook else {})

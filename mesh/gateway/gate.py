@@ -31,11 +31,14 @@ class RunGate:
         waiting_max: int = 0,
         waiting_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        queued: Callable[[float], None] | None = None,
     ) -> None:
+        """`queued` is told how many seconds each waited that got its place."""
         self._runs_max = runs_max
         self._waiting_max = waiting_max
         self._waiting_seconds = waiting_seconds
         self._clock = clock
+        self._queued = queued
         self._running: Counter[str] = Counter()
         self._lines: dict[str, deque[_Place]] = {}  # without empty ones; the longest waiting key first
         self._run_seconds = _RUN_SECONDS_GUESS
@@ -51,12 +54,15 @@ class RunGate:
     @asynccontextmanager
     async def admit(self, key: str = "") -> AsyncGenerator[None]:
         """Holds one place; TooManyRuns, which says when to come back, when none could be had."""
+        came = self._clock()
         if self.running_count < self._runs_max:
             self._running[key] += 1
         else:
             await self._wait(key)
         began = self._clock()
         try:
+            if self._queued is not None:
+                self._queued(began - came)
             yield
         finally:
             self._run_seconds += _RUN_WEIGHT * (self._clock() - began - self._run_seconds)
