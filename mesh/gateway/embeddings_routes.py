@@ -30,6 +30,7 @@ def embeddings_routes(site: Site) -> APIRouter:
         wanted = embedding_body(await request.body())
         model, caller = _model(site, wanted.model), caller_of(request.scope)
         async with site.gate.admit(caller.key), within(wanted.mesh.deadline_seconds):
+            await site.vet(model.alias, wanted.texts, caller)
             found = await while_connected(site.backend.embed(wanted.texts), request.receive)
             site.access.spend(caller, found.token_count)
             vectors = fewer_dimensions(found.vectors, wanted.dimensions, model)

@@ -16,6 +16,7 @@ from openai import (
     BadRequestError,
     DefaultAsyncHttpxClient,
     NotFoundError,
+    PermissionDeniedError,
     UnprocessableEntityError,
 )
 
@@ -24,6 +25,7 @@ from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.backend import ModelEntry
 from monai_node.mesh.gateway.embeddings import INPUTS_MAX, embedding_body, fewer_dimensions
+from monai_node.mesh.gateway.hook import Hook, HookRequest, HookVerdict
 from monai_node.mesh.gateway.server import open_server
 from monai_node.mesh.gateway.testing import ScriptedBackend
 from monai_node.mesh.keys import new_key
@@ -34,12 +36,15 @@ MODEL = EmbeddingModel("all-minilm-l6-v2", 3, 254, 30_522)
 Use = Callable[[AsyncOpenAI], Awaitable[None]]
 
 
-def _with_client(use: Use, backend: ScriptedBackend | None = None, access: Access | None = None) -> None:
+def _with_client(
+    use: Use, backend: ScriptedBackend | None = None, access: Access | None = None, hook: Hook | None = None
+) -> None:
     async def main() -> None:
         app = create_app(
             backend
             or ScriptedBackend(entries=[ModelEntry("smollm2", "12D3KooWanna", "anna")], embeds_with=MODEL),
             access=access,
+            hook=hook,
         )
         async with asyncio.timeout(15), open_server(app, "127.0.0.1", 0) as address:
             plain = DefaultAsyncHttpxClient(verify=False)
@@ -117,6 +122,17 @@ def test_embeddings_count_for_their_callers_budget() -> None:
         assert [answer.status_code for answer in answers] == [200, 429]
 
     _with_client(use, access=Access([key], requires_key=True))
+
+
+def test_the_owners_hook_is_asked_before_anything_is_embedded() -> None:
+    def refuse(request: HookRequest) -> HookVerdict:
+        return HookVerdict("not here, please")
+
+    async def use(client: AsyncOpenAI) -> None:
+        with pytest.raises(PermissionDeniedError, match="not here, please"):
+            await client.embeddings.create(model="mesh", input="x")
+
+    _with_client(use, hook=Hook(refuse, "refuse"))
 
 
 # --- the body -----------------------------------------------------------------------------------------
