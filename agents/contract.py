@@ -94,9 +94,10 @@ def _together(verdicts: list[Verdict]) -> Verdict:
 
 def contract_of(task: Task, request: RunRequest, plan: Plan) -> Contract | None:
     """The contract of one task of a request. None where the caller said where a result stops: whatever
-    stands before that is right. Of a whole conversation only its parameters are read: what its last
-    message asks for may hang on every turn before it; the same goes for a task under a system message."""
-    if request.parameters.stop:
+    stands before that is right; and for a raw text, of which the end may be all that is missing. Of a whole
+    conversation only its parameters are read: what its last message asks for may hang on every turn before
+    it; the same goes for a task under a system message."""
+    if request.parameters.stop or request.is_completion:
         return None
     if plan.is_passthrough or not _is_alone(request):
         return Contract((SomethingDone(), *_of_parameters(request)))

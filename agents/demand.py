@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from monai_node.agents.graph import FAN_OUT_MAX, Task
 from monai_node.agents.languages import language_of
+from monai_node.agents.passthrough import is_tool_turn
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
 from monai_node.agents.task_request import share_of
@@ -49,10 +50,22 @@ def demand_of(
         language=_TAGS.get(language_of(task.text), ""),
         prompt_chars=_prompt_chars(task, plan, request),
         expected_chars=expected,
-        needs_tools=plan.is_passthrough and (bool(parameters.tools) or plan.reason == "tools"),
+        features=_features(request) if plan.is_passthrough else frozenset(),
         has_contract=has_contract,
         conversation=conversation_of(request.messages) if plan.is_passthrough else None,
     )
+
+
+def _features(request: RunRequest) -> frozenset[str]:
+    """What a model must be able to do that is given the whole request."""
+    parameters = request.parameters
+    needed = {
+        "tools": bool(parameters.tools) or any(is_tool_turn(turn) for turn in request.messages),
+        "logprobs": parameters.logprobs is not None,
+        "logit_bias": bool(parameters.logit_bias),
+        "completion": request.is_completion,
+    }
+    return frozenset(feature for feature, is_needed in needed.items() if is_needed)
 
 
 def policy_of(request: RunRequest, label: Label, shares: int = 1) -> Policy:
@@ -81,6 +94,7 @@ def conversation_of(messages: Sequence[ChatMessage]) -> Conversation:
 
 def _prompt_chars(task: Task, plan: Plan, request: RunRequest) -> int:
     if plan.is_passthrough:
-        return sum(len(turn.content) for turn in request.messages)
+        chars = sum(len(turn.content) for turn in request.messages)
+        return chars + int(len(request.tokens) * CHARS_PER_TOKEN)
     turns = [request.messages[at] for at in task.turns if at < len(request.messages)]
     return len(task.text) + sum(len(turn.content) for turn in turns) + RESULT_CHARS * len(task.depends_on)

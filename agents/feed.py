@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from monai_node.registry.events import (
     AnswerDelta,
@@ -13,6 +13,7 @@ from monai_node.registry.events import (
     TaskWasFailed,
 )
 from monai_node.registry.ids import RunId
+from monai_node.registry.wire import TokenLogprob
 
 _EVENTS_WAITING_MAX = 64  # a reader this far behind slows its own run down
 
@@ -35,16 +36,22 @@ class Feed:
     async def next(self) -> RunEvent:
         return await self._events.get()
 
-    async def say(self, event: RunEvent, grow: Callable[[], str] | None = None) -> None:
-        """Put an event, then the text that the answer grows by, if it does.
+    async def say(
+        self,
+        event: RunEvent,
+        grow: Callable[[], str] | None = None,
+        logprobs: Sequence[TokenLogprob] = (),
+    ) -> None:
+        """Put an event, then the text that the answer grows by, if it does, and what is told of its tokens.
 
         Returns when there was room for both. Under a lock: of tasks that wait for room, none may pass
         another between taking its text and putting it.
         """
         async with self._speaking:
             await self._put(event)
-            if grow is not None and (text := grow()):
-                await self._put(AnswerDelta(run=self._run, text=text))
+            text = grow() if grow is not None else ""
+            if text or logprobs:
+                await self._put(AnswerDelta(run=self._run, text=text, logprobs=list(logprobs)))
 
     async def _put(self, event: RunEvent) -> None:
         await self._events.put(event.model_copy(update={"seq": self._seq}))

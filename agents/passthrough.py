@@ -18,7 +18,9 @@ _EXAMPLE_CHARS_MAX = 300
 WhyNot = Literal[
     "never",  # options.plan == "never"
     "model",  # one model was asked for by name
+    "completion",  # no conversation: a text is to be gone on with
     "tools",  # tools, or a conversation with tool calls
+    "logprobs",  # what is told of an answer's tokens is of one model's
     "schema",  # the answer must match one JSON schema
     "prefill",  # the last message is the assistant's: its text is to be continued
     "last_message",  # the last message is neither the user's nor the assistant's, or has no text
@@ -34,8 +36,10 @@ def why_not_planned(request: RunRequest) -> WhyNot | None:
     last = messages[-1].role if messages else None
     checks: tuple[tuple[bool, WhyNot], ...] = (
         (request.options.plan == "never", "never"),
+        (request.is_completion, "completion"),
         (request.model != MESH_MODEL, "model"),
-        (bool(parameters.tools) or any(_is_tool_turn(turn) for turn in messages), "tools"),
+        (bool(parameters.tools) or any(is_tool_turn(turn) for turn in messages), "tools"),
+        (parameters.logprobs is not None, "logprobs"),
         (parameters.json_schema is not None, "schema"),
         (last == "assistant", "prefill"),
         (last != "user" or not messages[-1].content.strip(), "last_message"),
@@ -64,5 +68,6 @@ def has_examples(messages: Sequence[ChatMessage]) -> bool:
     )
 
 
-def _is_tool_turn(turn: ChatMessage) -> bool:
+def is_tool_turn(turn: ChatMessage) -> bool:
+    """Whether it calls a tool or is the result of a call."""
     return turn.role == "tool" or "tool_calls" in turn.extra

@@ -104,6 +104,9 @@ def begin(request: RunRequest) -> Draft | Plan:
     if request.options.shown is not None:
         raise InvalidRequest("shown is for a plan that is sent with the request", param="mesh.shown")
     why_not = why_not_planned(request)
+    if why_not == "completion":
+        text = request.messages[0].content or f"a prompt of {len(request.tokens)} tokens"
+        return _one_task(text, [], why_not, is_passthrough=True)
     if why_not is not None:
         return _one_task(_last_text(request.messages), [], why_not, is_passthrough=True)
     text = request.messages[-1].content

@@ -63,7 +63,11 @@ class MeshOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One user call. `model` is "mesh" or names one model (`alias` or `alias@peer`)."""
+    """One user call. `model` is "mesh" or names one model (`alias` or `alias@peer`).
+
+    When `is_completion`, the one message is no chat but a text to go on with as it is, or `tokens` are, in
+    the named model's own ids.
+    """
 
     run: RunId
     messages: tuple[ChatMessage, ...]
@@ -71,3 +75,5 @@ class RunRequest:
     parameters: Parameters = field(default_factory=Parameters)
     options: MeshOptions = field(default_factory=MeshOptions)
     traceparent: str | None = None
+    is_completion: bool = False
+    tokens: tuple[int, ...] = ()

@@ -70,7 +70,8 @@ def share_of(parameters: Parameters, budget_tokens: int | None, task_count: int)
     """The parameters with `max_tokens` no larger than an equal share of the budget, at least 1."""
     if budget_tokens is None:
         return parameters
-    share = min(max(1, budget_tokens // task_count), parameters.max_tokens or TOKENS_MAX)
+    limit = TOKENS_MAX if parameters.max_tokens is None else parameters.max_tokens
+    share = min(max(1, budget_tokens // task_count), limit)
     return parameters.model_copy(update={"max_tokens": share})
 
 
@@ -91,6 +92,9 @@ def _function_name(described: Mapping[str, object]) -> str:
 
 
 def _conversation(request: RunRequest, task: Task) -> TaskInput:
+    if request.is_completion:
+        text = request.messages[0].content
+        return TaskInput(text=text, tokens=list(request.tokens), is_completion=True)
     # The text stands in the turns already; a second whole copy could exceed the frame.
     text = _cut(task.text, _ADDED_BYTES_MAX)
     return TaskInput(text=text, turns=list(request.messages), is_conversation=True)

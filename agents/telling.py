@@ -31,8 +31,8 @@ class Telling:
             case Dispatched():
                 tries.note(event, self._clock())
                 await self._feed.say(said)
-            case Text(text=text):
-                await self._feed.say(said, lambda: self._answer.delta(task.id, text))
+            case Text(text=text, logprobs=logprobs):
+                await self._feed.say(said, lambda: self._answer.delta(task.id, text), logprobs)
             case _:
                 await self._feed.say(said)
 

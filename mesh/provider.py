@@ -29,6 +29,7 @@ from monai_node.registry.tasks import task_scope
 from monai_node.registry.transport import Stream
 from monai_node.registry.wire import (
     DELTA_SECONDS,
+    LOGPROBS_PER_DELTA_MAX,
     SEND_SECONDS,
     TASKS_PER_PEER_MAX,
     Label,
@@ -197,7 +198,7 @@ class Provider:
             scope.start(batch.send_late(), name="late deltas")
             async for event in events:
                 if isinstance(event, TaskDelta):
-                    await batch.put(event.text)
+                    await batch.put(event)
                     continue
                 await batch.flush()
                 timings = event.timings.model_copy(update={"queue_ms": queue_ms})
@@ -212,13 +213,16 @@ class _Batch:
     def __init__(self, stream: Stream, request: TaskRequest) -> None:
         self._stream = stream
         self._attempt = request.attempt
-        self._pending: list[str] = []
+        self._pending: list[TaskDelta] = []
         self._flushed_at = float("-inf")
         self._is_held = asyncio.Event()
         self._one_writer = asyncio.Lock()
 
-    async def put(self, text: str) -> None:
-        self._pending.append(text)
+    async def put(self, delta: TaskDelta) -> None:
+        told = sum(len(pending.logprobs) for pending in self._pending)
+        if told and told + len(delta.logprobs) > LOGPROBS_PER_DELTA_MAX:
+            await self.flush()
+        self._pending.append(delta)
         if time.monotonic() - self._flushed_at >= DELTA_SECONDS:
             await self.flush()
         else:
@@ -226,10 +230,11 @@ class _Batch:
 
     async def flush(self) -> None:
         async with self._one_writer:
-            text = "".join(self._pending)
+            text = "".join(delta.text for delta in self._pending)
+            logprobs = [token for delta in self._pending for token in delta.logprobs]
             self._pending.clear()
-            if text:
-                await _send(self._stream, TaskDelta(attempt=self._attempt, text=text))
+            if text or logprobs:
+                await _send(self._stream, TaskDelta(attempt=self._attempt, text=text, logprobs=logprobs))
                 self._flushed_at = time.monotonic()
 
     async def send_late(self) -> None:

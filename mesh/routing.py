@@ -25,7 +25,7 @@ from monai_node.router.offer import Offer
 from monai_node.router.policy import Policy
 from monai_node.router.rank import rank, rank_general, rank_named
 from monai_node.router.speed import Speeds
-from monai_node.router.sticky import Conversations
+from monai_node.router.sticky import Conversations, stay
 from monai_node.router.texts import cleaned
 from monai_node.router.worth import Knowledge
 
@@ -96,10 +96,12 @@ class Routing:
     def for_model(self, model: str, demand: Demand) -> Sequence[Candidate]:
         alias, _, peer = model.partition("@")
         wanted, now = self._wanted(demand), time.monotonic()
-        return rank_models(self._offers.now(), alias, peer or None, wanted, self._knowledge(), now).candidates
+        ranking = rank_models(self._offers.now(), alias, peer or None, wanted, self._knowledge(), now)
+        return _in_place(ranking, wanted)
 
     def for_passthrough(self, demand: Demand) -> Sequence[Candidate]:
-        return self._general(self._wanted(demand)).candidates
+        wanted = self._wanted(demand)
+        return _in_place(self._general(wanted), wanted)
 
     def for_skill(self, skill: str, demand: Demand) -> Sequence[Candidate]:
         offers = self._offers.now()
@@ -177,6 +179,10 @@ class Routing:
             return view.of(offer.peer, offer.skill.id, offer.model.digest if offer.model is not None else "")
 
         return Knowledge(health, speeds, chance, self._draw(), ledger.estimates.counts())
+
+
+def _in_place(ranking: Ranking, demand: Demand) -> Sequence[Candidate]:
+    return stay(ranking.candidates, demand.sticky) if "tools" in demand.features else ranking.candidates
 
 
 _WHY = {

@@ -3,11 +3,12 @@ to be given when nobody does better, how it ended. Pure: time is passed in."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from monai_node.registry.errors import ContractBroken, MonaiError
 from monai_node.registry.ids import AttemptId, new_attempt_id
-from monai_node.registry.wire import TaskCompleted, TaskRequest
+from monai_node.registry.wire import TOKENS_MAX, TaskCompleted, TaskRequest, TokenLogprob
 from monai_node.router.fallback import Fallback
 from monai_node.router.outcome import Ending, value_of
 from monai_node.router.rank import Candidate
@@ -59,6 +60,7 @@ class Attempt:
         self._held_chars = check.held_chars if check is not None and is_held else 0
         self._is_open = check is None or not is_held  # everything that comes is shown
         self._texts: list[str] = []  # not shown yet
+        self._logprobs: list[TokenLogprob] = []  # of the same, more or less
         self._word_chars = 0  # of them, from the first word on
         self._chars = 0
         self._first_text_at: float | None = None
@@ -74,8 +76,9 @@ class Attempt:
             self._texts[:] = ["".join(self._texts)]
         return self._texts[0] if self._texts else ""
 
-    def take(self, text: str, now: float) -> None:
-        """More text of the result, as it arrives."""
+    def take(self, text: str, now: float, logprobs: Sequence[TokenLogprob] = ()) -> None:
+        """More text of the result, as it arrives, and what is told of its tokens."""
+        self._logprobs += logprobs[: TOKENS_MAX - len(self._logprobs)]
         if self._first_text_at is None:
             self._first_text_at = now
         self._chars += len(text)
@@ -127,6 +130,12 @@ class Attempt:
         text = self.held
         self._texts.clear()
         return text
+
+    def release_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """All that was told of tokens and goes with the text that was released."""
+        told = tuple(self._logprobs)
+        self._logprobs.clear()
+        return told
 
     def ending(self, now: float) -> Ending:
         """How it ended, at the time `now`. A verdict on text that another peer began says nothing of

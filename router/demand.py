@@ -18,6 +18,13 @@ RESULT_CHARS = 800
 # Longer lists are no help to a person, and a mesh may have 10,000 offers.
 FILTERED_TOLD_MAX = 64
 _TEXT = frozenset({"text/plain"})
+# What a model announces that can do more than answer, in the words of "cannot …".
+ABILITIES = {
+    "tools": "call tools",
+    "logprobs": "tell logprobs",
+    "logit_bias": "take a logit_bias",
+    "completion": "go on with a raw prompt",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +50,10 @@ class Demand:
     """One task, as far as the choice of a peer goes by it; nothing of its text.
 
     `takes` are the media types that it brings along and `makes` those of which its result must be one.
-    `language` is a tag such as "de" ("" where nobody knows). `slack_seconds` cost nothing: the run does
-    not wait for this task before. `has_contract` says that its result is checked in code, so that a
-    wrong one costs time and not the answer. `conversation` is that of a task which is a whole
-    conversation passed on, and `sticky` who answered it last.
+    `language` is a tag such as "de" ("" where nobody knows). `features` are those of ABILITIES that it needs.
+    `slack_seconds` cost nothing: the run does not wait for this task before. `has_contract` says that its
+    result is checked in code, so that a wrong one costs time and not the answer. `conversation` is that of
+    a task which is a whole conversation passed on, and `sticky` who answered it last.
     """
 
     policy: Policy
@@ -55,7 +62,7 @@ class Demand:
     language: str = ""
     prompt_chars: int = 0
     expected_chars: int = RESULT_CHARS
-    needs_tools: bool = False
+    features: frozenset[str] = frozenset()
     slack_seconds: float = 0.0
     has_contract: bool = False
     conversation: Conversation | None = None
@@ -99,8 +106,8 @@ def _primary(tag: str) -> str:
     return tag.lower().replace("_", "-").partition("-")[0]
 
 
-def can_call_tools(offer: Offer) -> bool:
-    return offer.model is not None and "tools" in offer.model.features
+def is_able(offer: Offer, feature: str) -> bool:
+    return offer.model is not None and feature in offer.model.features
 
 
 def cost_of(offer: Offer, expected_chars: int) -> float:
@@ -155,8 +162,9 @@ def _is_among(kind: str, announced: Iterable[str]) -> bool:
 
 
 def _unfit_model(offer: Offer, demand: Demand) -> str:
-    if demand.needs_tools and not can_call_tools(offer):
-        return "cannot call tools"
+    for feature in demand.features:
+        if not is_able(offer, feature):
+            return f"cannot {ABILITIES[feature]}"
     model = offer.model
     if model is None or model.n_ctx <= 0:
         return ""

@@ -23,7 +23,14 @@ from monai_node.registry.errors import (
 )
 from monai_node.registry.ids import AttemptId, PeerId
 from monai_node.registry.transport import Transport
-from monai_node.registry.wire import RUN_SECONDS_MAX, TaskAccepted, TaskCompleted, TaskDelta, TaskRequest
+from monai_node.registry.wire import (
+    RUN_SECONDS_MAX,
+    TaskAccepted,
+    TaskCompleted,
+    TaskDelta,
+    TaskRequest,
+    TokenLogprob,
+)
 from monai_node.router.attempt import Attempt, Progress
 from monai_node.router.fallback import Fallback
 from monai_node.router.health import Health
@@ -55,10 +62,12 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text of the result that was not given before; a continuation is already joined."""
+    """Text of the result that was not given before; a continuation is already joined. `logprobs` are of its
+    tokens, where the request asks for them."""
 
     attempt: AttemptId
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +158,7 @@ class Dispatcher:
             if task.kept is None or task.text:
                 raise
         if text := task.kept.release():
-            yield Text(task.kept.name, text)
+            yield Text(task.kept.name, text, task.kept.release_logprobs())
         yield self._done(task, task.kept, text)
 
     async def _attempts(self, task: Progress) -> AsyncGenerator[DispatchEvent]:
@@ -206,22 +215,24 @@ class Dispatcher:
                     match frame:
                         case TaskAccepted():
                             yield Accepted(attempt.name, frame.position)
-                        case TaskDelta(text=text) if text:
-                            attempt.take(text, self._clock())
+                        case TaskDelta(text=text, logprobs=logprobs) if text or logprobs:
+                            is_asked = task.request.parameters.logprobs is not None
+                            attempt.take(text, self._clock(), logprobs if is_asked else ())
                             if attempt.judge_beginning() and task.can_replace(candidate, self._clock()):
                                 task.cut = candidate
                                 raise attempt.broken()
                             if showable := attempt.showable():
                                 task.show(attempt, showable)
-                                yield Text(attempt.name, showable)
+                                yield Text(attempt.name, showable, attempt.release_logprobs())
                         case TaskDelta():
                             pass
                         case TaskCompleted():
                             attempt.completed = frame
             self._completed(task, attempt)
-            if rest := attempt.release():
+            rest, logprobs = attempt.release(), attempt.release_logprobs()
+            if rest or logprobs:
                 task.show(attempt, rest)
-                yield Text(attempt.name, rest)
+                yield Text(attempt.name, rest, logprobs)
         except DeadlineExceeded as error:
             attempt.error = error
             self._ran_out(candidate, self._clock() - attempt.started, has_text=attempt.has_text)

@@ -16,11 +16,11 @@ from monai_node.router.candidate import Candidate as Candidate
 from monai_node.router.candidate import Ranking, Standing, candidate_of
 from monai_node.router.choice import in_order, tiers
 from monai_node.router.delay import read_chars
-from monai_node.router.demand import Demand, Sieve, can_call_tools, eligible
+from monai_node.router.demand import ABILITIES, Demand, Sieve, eligible, is_able
 from monai_node.router.embed import Vector
 from monai_node.router.health import Health
 from monai_node.router.match import Match, Matches
-from monai_node.router.offer import Offer
+from monai_node.router.offer import Offer, one_per_model
 from monai_node.router.policy import may_see, nobody_allowed
 from monai_node.router.worth import SHORTLIST_MAX, Kind, Knowledge, Option, shortlisted, weigh
 
@@ -65,10 +65,14 @@ def rank(
 
 
 def rank_general(offers: Sequence[Offer], demand: Demand, knowledge: Knowledge, now: float) -> Ranking:
-    """The order for a whole conversation that names no model: the strongest general model first.
+    """The order for a whole conversation that names no model: the strongest general model first. A raw prompt
+    is any model's to go on with.
 
-    Unsupported when there are general models that may see the request, and none can be given it."""
-    general = [offer for offer in offers if offer.skill.is_general]
+    Unsupported when there are such models that may see the request, and none can be given it."""
+    if "completion" in demand.features:
+        general = one_per_model(offer for offer in offers if offer.model is not None)
+    else:
+        general = [offer for offer in offers if offer.skill.is_general]
     return _one_kind(general, "general", "", demand, knowledge, now)
 
 
@@ -87,7 +91,7 @@ def _one_kind(
     sieve = Sieve(demand)
     able = shortlisted(offers, sieve, knowledge, now)
     if not able and (refusal := _refusal(offers, demand)):
-        raise Unsupported(refusal, param="tools" if demand.needs_tools else None)
+        raise Unsupported(refusal, param=_missing(offers, demand))
     options = [
         weigh(offer, kind, 1.0, (why,) if why else _general(offer), demand, knowledge, now) for offer in able
     ]
@@ -184,6 +188,15 @@ def _refusal(offers: Sequence[Offer], demand: Demand) -> str:
     first = eligible(visible[0], demand)
     if not first or any(not eligible(offer, demand) for offer in visible):
         return ""
-    if demand.needs_tools and all(not can_call_tools(offer) for offer in visible):
-        return "no model that can be reached is able to call tools"
+    if missing := _missing(visible, demand):
+        return f"no model that can be reached is able to {ABILITIES[missing]}"
     return f"nobody that can be reached can be given this task: {_named(visible[0])}: {first}"
+
+
+def _missing(offers: Sequence[Offer], demand: Demand) -> str | None:
+    """What the task needs and none of these offers is able to do."""
+    visible = [offer for offer in offers if may_see(demand.label, offer.label)]
+    for feature in ABILITIES:
+        if feature in demand.features and not any(is_able(offer, feature) for offer in visible):
+            return feature
+    return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from monai_node.router.candidate import Candidate
 from monai_node.router.demand import Demand, Sticky
@@ -44,3 +45,15 @@ class Conversations:
         self._served.move_to_end(demand.conversation.whole)
         while len(self._served) > CONVERSATIONS_MAX:
             self._served.popitem(last=False)
+
+
+def stay(candidates: Sequence[Candidate], former: Sticky | None) -> list[Candidate]:
+    """The order for a conversation with tool calls, which no other model can go on with as well: whoever
+    served it before, then others with its model, each its own tier: time decides nothing here."""
+    if former is None:
+        return list(candidates)
+    same = [it for it in candidates if it.model == former.model]
+    others = [it for it in candidates if it.model != former.model]
+    same.sort(key=lambda it: it.peer != former.peer)
+    tiers = [*(int(it.peer != former.peer) for it in same), *(it.tier + 2 for it in others)]
+    return [replace(it, tier=tier) for it, tier in zip([*same, *others], tiers, strict=True)]

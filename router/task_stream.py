@@ -159,7 +159,7 @@ class TaskStream:
         that a node that is behind catches up instead of losing streams."""
         idle_seconds = self._patience.idle_seconds * (1 + position)
         chars, quiet_since = len(request.prefix), self._watch.clock()
-        texts: list[str] = []
+        deltas: list[TaskDelta] = []
         last: TaskCompleted | None = None
         while last is None:
             # Frames without text are no progress: a peer could fill all the time with them.
@@ -169,19 +169,20 @@ class TaskStream:
                 if isinstance(event, TaskCompleted):
                     last = event
                 else:
-                    texts.append(event.text)
+                    deltas.append(event)
                     chars += len(event.text)
                     quiet_since = self._watch.clock() if event.text else quiet_since
                 if chars > TEXT_CHARS_MAX:
                     raise self._violation(f"more than {TEXT_CHARS_MAX} characters of text")
-                is_more = last is None and stream.has_frame and len(texts) < _DELTAS_AT_ONCE_MAX
+                is_full = len(deltas) >= _DELTAS_AT_ONCE_MAX or any(delta.logprobs for delta in deltas[-1:])
+                is_more = last is None and stream.has_frame and not is_full
             except MonaiError:
-                if texts and chars <= TEXT_CHARS_MAX:
-                    yield TaskDelta(attempt=request.attempt, text="".join(texts))
+                if deltas and chars <= TEXT_CHARS_MAX:
+                    yield _joined(deltas)
                 raise
-            if texts and not is_more:
-                yield TaskDelta(attempt=request.attempt, text="".join(texts))
-                texts.clear()
+            if deltas and not is_more:
+                yield _joined(deltas)
+                deltas.clear()
         yield last
 
     async def _open(self) -> Stream:
@@ -271,6 +272,13 @@ class TaskStream:
 
     def _violation(self, what: str) -> ProtocolViolation:
         return ProtocolViolation(f"{self._name} sent {what}")
+
+
+def _joined(deltas: list[TaskDelta]) -> TaskDelta:
+    """As one; only the last of them may tell of tokens, since a frame has room for few."""
+    last = deltas[-1]
+    text = "".join(delta.text for delta in deltas)
+    return TaskDelta(attempt=last.attempt, text=text, logprobs=last.logprobs)
 
 
 def deadline_exceeded() -> DeadlineExceeded:

@@ -12,24 +12,34 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from monai_node.registry.errors import TaskFailed
-from monai_node.registry.wire import TEXT_CHARS_MAX, TaskCompleted, Usage
+from monai_node.registry.wire import (
+    LOGPROBS_MAX,
+    LOGPROBS_PER_DELTA_MAX,
+    TEXT_CHARS_MAX,
+    LikelyToken,
+    TaskCompleted,
+    TokenLogprob,
+    Usage,
+)
 
 _TOOL_CALLS_MAX = 128
 
 
 class Answer:
-    """Puts the chunks of one completion together."""
+    """Puts the chunks of one completion together. With `tells`, each must say how likely its tokens were."""
 
-    def __init__(self, attempt: str, alias: str) -> None:
+    def __init__(self, attempt: str, alias: str, *, tells: bool = False) -> None:
         self._attempt = attempt
         self._alias = alias
+        self._tells = tells
         self._finish_reason = ""
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self._usage = Usage()
         self._chars = 0
 
-    def take(self, data: str) -> str:
-        """The text that a chunk adds; TaskFailed when it is an error or makes no sense."""
+    def take(self, data: str) -> tuple[str, list[TokenLogprob]]:
+        """The text that a chunk adds, and what is told of its tokens; TaskFailed when it is an error or makes
+        no sense."""
         chunk = json_object(data)
         if chunk.get("error"):
             raise TaskFailed(f"the model's server failed: {words_of(chunk['error'])}")
@@ -37,9 +47,24 @@ class Answer:
             self._take_usage(chunk["usage"])
         match chunk.get("choices"):
             case [{**choice}, *_]:
-                return self._take_choice(cast(dict[str, Any], choice))
+                fields = cast(dict[str, Any], choice)
+                text = self._take_choice(fields)
+                return text, self._logprobs(fields, text) if self._tells else []
             case _:
-                return ""
+                return "", []
+
+    def _logprobs(self, choice: dict[str, Any], text: str) -> list[TokenLogprob]:
+        match choice.get("logprobs"):
+            case {"content": [*told]}:
+                pass
+            case _ if text:
+                raise TaskFailed("the model's server does not tell logprobs")
+            case _:
+                return []
+        try:
+            return [_token_logprob(each) for each in told[:LOGPROBS_PER_DELTA_MAX]]
+        except (ValidationError, TypeError, AttributeError):
+            raise TaskFailed("the model's server sent logprobs of unknown shape") from None
 
     def _take_usage(self, usage: Any) -> None:
         try:
@@ -106,6 +131,11 @@ class Answer:
             usage=self._usage,
             tool_calls=[self._tool_calls[index] for index in sorted(self._tool_calls)],
         )
+
+
+def _token_logprob(told: dict[str, Any]) -> TokenLogprob:
+    top = [LikelyToken.model_validate(each) for each in items(told.get("top_logprobs"))[:LOGPROBS_MAX]]
+    return TokenLogprob.model_validate({**told, "top": top})
 
 
 def json_object(data: str) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from monai_node.registry.errors import SetupError
 _NAME_CHARS_MAX = 128
 _LANGUAGES_MAX = 64
 _TAGS_MAX = 16
+# What every file can do here; tools need a chat template. See `router.demand.ABILITIES`.
+_FEATURES = ("json_schema", "logprobs", "logit_bias", "completion")
 _CODE_WORDS = re.compile(r"(?i)(?<![a-z])(code|coder|coding|starcoder\w*|codellama)(?![a-z])")
 
 _CHAT_EXAMPLES = (
@@ -69,7 +71,7 @@ def describe(header: GgufHeader, alias: str, path: Path) -> ModelInfo:
             licence=_clip(header.licence),
             languages=[_clip(language) for language in header.languages[:_LANGUAGES_MAX]],
             template_digest=f"sha256:{hashlib.sha256(template).hexdigest()}" if template else "",
-            features=["json_schema", "tools"] if template else ["json_schema"],
+            features=[*_FEATURES, "tools"] if template else list(_FEATURES),
         )
     except ValidationError:
         raise SetupError(

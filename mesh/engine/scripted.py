@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from monai_node.mesh.engine.base import EngineCard
 from monai_node.mesh.engine.describe import chat_skill
 from monai_node.registry.advert import ModelInfo, Skill
-from monai_node.registry.wire import TaskCompleted, TaskDelta, TaskRequest, Usage
+from monai_node.registry.wire import TaskCompleted, TaskDelta, TaskRequest, TokenLogprob, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,15 @@ class Breaks:
     text: str = ""
 
 
-Reply = str | Breaks
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """A reply that shows no text and calls this function, with arguments as JSON."""
+
+    name: str
+    arguments: str = "{}"
+
+
+Reply = str | Breaks | Calls
 Script = Reply | Sequence[Reply] | Callable[[TaskRequest], Reply]
 
 
@@ -31,7 +39,8 @@ class ScriptedEngine:
 
     `script` is one reply for every request, a list of replies used in turn (the last one repeats),
     or a function of the request. `pause` is awaited before every piece and before the end: hand in a
-    gate to stop it anywhere. A reply that begins with `request.prefix` goes on after it.
+    gate to stop it anywhere. A reply that begins with `request.prefix` goes on after it. Who asks for
+    logprobs is told each piece as a token that was certain.
     """
 
     def __init__(
@@ -43,6 +52,7 @@ class ScriptedEngine:
         piece_chars: int = 8,
         pause: Callable[[], Awaitable[object]] = _no_pause,
         concurrency: int = 1,
+        features: Sequence[str] = (),
     ) -> None:
         self._script = script
         self._alias = alias
@@ -50,7 +60,7 @@ class ScriptedEngine:
         self._pause = pause
         self._card = EngineCard(
             skills=tuple(skills) if skills is not None else (chat_skill(alias, alias),),
-            model=ModelInfo(alias=alias),
+            model=ModelInfo(alias=alias, features=list(features)),
             concurrency=concurrency,
         )
         self.requests: list[TaskRequest] = []
@@ -65,34 +75,43 @@ class ScriptedEngine:
         self.requests.append(request)
         reply = self._reply(request)
         broken = reply if isinstance(reply, Breaks) else None
-        text = reply.text if isinstance(reply, Breaks) else reply
+        text = reply if isinstance(reply, str) else "" if isinstance(reply, Calls) else reply.text
         text = text.removeprefix(request.prefix)
         is_over = False
         try:
             for at in range(0, len(text), self._piece_chars):
                 await self._pause()
-                yield TaskDelta(attempt=request.attempt, text=text[at : at + self._piece_chars])
+                yield _delta(request, text[at : at + self._piece_chars])
             await self._pause()
             is_over = True
             if broken is not None:
                 raise broken.error
             self.completed.append(request)
-            yield self._completed(request, text)
+            yield self._completed(request, text, reply if isinstance(reply, Calls) else None)
         finally:
             if not is_over:
                 self.cancelled.append(request)
 
     def _reply(self, request: TaskRequest) -> Reply:
         script = self._script
-        if isinstance(script, str | Breaks):
+        if isinstance(script, str | Breaks | Calls):
             return script
         if callable(script):
             return script(request)
         return script[min(len(self.requests), len(script)) - 1]
 
-    def _completed(self, request: TaskRequest, text: str) -> TaskCompleted:
+    def _completed(self, request: TaskRequest, text: str, called: Calls | None) -> TaskCompleted:
+        function = {"name": called.name, "arguments": called.arguments} if called else {}
         return TaskCompleted(
             attempt=request.attempt,
             model=self._alias,
+            finish_reason="tool_calls" if called else "stop",
+            tool_calls=[{"id": "call_1", "type": "function", "function": function}] if called else [],
             usage=Usage(prompt_tokens=len(request.input.text.split()), completion_tokens=len(text.split())),
         )
+
+
+def _delta(request: TaskRequest, text: str) -> TaskDelta:
+    told = TokenLogprob(token=text, logprob=0.0, bytes=list(text.encode()))
+    is_asked = request.parameters.logprobs is not None
+    return TaskDelta(attempt=request.attempt, text=text, logprobs=[told] if is_asked else [])

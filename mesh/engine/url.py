@@ -24,6 +24,7 @@ from monai_node.registry.errors import (
     PeerLost,
     SetupError,
     TaskFailed,
+    Unsupported,
 )
 from monai_node.registry.wire import (
     Parameters,
@@ -57,13 +58,16 @@ class UrlEngine:
         return self._card
 
     async def submit(self, request: TaskRequest) -> AsyncGenerator[TaskDelta | TaskCompleted, None]:
-        answer = Answer(request.attempt, self._alias)
+        if request.input.is_completion:
+            raise Unsupported("this model is asked in chats only; it goes on with no raw prompt")
+        answer = Answer(request.attempt, self._alias, tells=request.parameters.logprobs is not None)
         async with aclosing(self._events(request)) as events:
             async for data in events:
                 if data == "[DONE]":
                     break
-                if text := answer.take(data):
-                    yield TaskDelta(attempt=request.attempt, text=text)
+                text, logprobs = answer.take(data)
+                if text or logprobs:
+                    yield TaskDelta(attempt=request.attempt, text=text, logprobs=logprobs)
         yield answer.completed()
 
     async def _events(self, request: TaskRequest) -> AsyncGenerator[str, None]:
@@ -106,7 +110,12 @@ def _body(request: TaskRequest, model: str) -> bytes:
 
 
 def _options(parameters: Parameters) -> dict[str, Any]:
-    options = parameters.model_dump(exclude_none=True, exclude={"json_schema", "stop", "tools"})
+    ours = {"json_schema", "stop", "tools", "logprobs", "logit_bias", "echo"}
+    options = parameters.model_dump(exclude_none=True, exclude=ours)
+    if parameters.logprobs is not None:
+        options |= {"logprobs": True, "top_logprobs": parameters.logprobs}
+    if parameters.logit_bias:
+        options["logit_bias"] = parameters.logit_bias
     if parameters.stop:
         options["stop"] = parameters.stop
     if parameters.tools:
@@ -212,7 +221,7 @@ async def open_url_engine(
         if model not in models:
             known = ", ".join(sorted(models)[:_MODELS_NAMED])
             raise SetupError(f"{base_url} does not serve {model!r}; it serves {known}")
-        features = ["tools", "json_schema"]
+        features = ["tools", "json_schema", "logprobs"]
         try:
             info = ModelInfo(alias=alias, n_ctx=_n_ctx(models[model]), features=features)
         except ValidationError:

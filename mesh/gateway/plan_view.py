@@ -122,6 +122,8 @@ _REASONS: dict[Reason, str] = {
     "never": "the request says that it is not to be divided",
     "model": "it names the one model that is to answer",
     "tools": "it brings tools, which one model has to choose among",
+    "completion": "it is a text that one model has to go on with",
+    "logprobs": "it asks how likely the tokens of one model's answer are",
     "schema": "its answer has to match one schema",
     "prefill": "it asks one model to go on with an answer that was begun",
     "last_message": "its last message is no text of a user",

@@ -88,7 +88,7 @@ class ScriptedRoutes:
         return self.candidates
 
     def for_passthrough(self, demand: Demand) -> Sequence[Candidate]:
-        self.asked.append(("passthrough", demand.needs_tools, demand.label))
+        self.asked.append(("passthrough", " ".join(sorted(demand.features)), demand.label))
         return self.candidates
 
     def for_skill(self, skill: str, demand: Demand) -> Sequence[Candidate]:
@@ -265,8 +265,8 @@ def test_one_task_goes_straight_through_and_every_event_says_what_happened() -> 
     [
         (ask(), ("text", "hello", "trusted")),
         (ask(model="small", privacy="local"), ("model", "small", "local")),
-        (ask(parameters=Parameters(json_schema={})), ("passthrough", False, "trusted")),
-        (ask(parameters=Parameters(tools=[{}]), privacy="open"), ("passthrough", True, "open")),
+        (ask(parameters=Parameters(json_schema={})), ("passthrough", "", "trusted")),
+        (ask(parameters=Parameters(tools=[{}]), privacy="open"), ("passthrough", "tools", "open")),
         (ask([task("a", skill="sums")]), ("skill", "sums", "trusted")),
         (ask([task("a", skill="sums")], model="small"), ("skill", "sums", "trusted")),
     ],

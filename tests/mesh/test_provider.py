@@ -21,10 +21,12 @@ from monai_node.registry.ids import PeerId
 from monai_node.registry.transport import MemoryNetwork, MemoryTransport, Stream, open_memory_transport
 from monai_node.registry.wire import (
     DELTA_SECONDS,
+    LOGPROBS_PER_DELTA_MAX,
     STREAM_BUFFER_FRAMES,
     TASK_PROTOCOL,
     TASKS_PER_PEER_MAX,
     Label,
+    Parameters,
     TaskAccepted,
     TaskCompleted,
     TaskDelta,
@@ -168,6 +170,20 @@ def text_of(events: Sequence[TaskEvent]) -> str:
 
 
 # --- a task that goes well ------------------------------------------------------------------------
+def test_what_is_told_of_tokens_comes_with_their_text_and_no_frame_tells_of_too_many() -> None:
+    async def test() -> None:
+        words = "so many words " * 100
+        async with serving(ScriptedEngine(words, piece_chars=2)) as service:
+            stream = await service.ask(request(parameters=Parameters(logprobs=0)))
+            deltas = [event for event in await events_of(stream) if isinstance(event, TaskDelta)]
+        for delta in deltas:
+            assert "".join(told.token for told in delta.logprobs) == delta.text
+            assert len(delta.logprobs) <= LOGPROBS_PER_DELTA_MAX
+        assert text_of(deltas) == words
+
+    run(test)
+
+
 def test_accepted_comes_before_any_work_then_text_then_one_completed() -> None:
     async def test() -> None:
         gate = Gate()

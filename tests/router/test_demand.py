@@ -44,8 +44,8 @@ AGENT = Offer(PeerId("b"), "b", "trusted", Skill(id="sums", name="", description
             replace(ASKED, prompt_chars=1600),
             "reads 512 tokens at most, about 600 are needed",
         ),
-        (offer(), replace(ASKED, needs_tools=True), "cannot call tools"),
-        (AGENT, replace(ASKED, needs_tools=True), "cannot call tools"),
+        (offer(), replace(ASKED, features=frozenset({"tools"})), "cannot call tools"),
+        (AGENT, replace(ASKED, features=frozenset({"tools"})), "cannot call tools"),
         (
             offer(5.0),
             replace(ASKED, policy=Policy("trusted", cost_max=0.5)),
@@ -75,7 +75,7 @@ def test_what_cannot_be_given_a_task_is_filtered_with_numbers(
         (offer(modes=("*/*",)), replace(ASKED, takes=frozenset({"text/plain", "audio/wav"}))),
         (offer(languages=["en"]), replace(ASKED, language="de")),
         (offer(n_ctx=600), replace(ASKED, prompt_chars=1600)),
-        (offer(features=["tools"]), replace(ASKED, needs_tools=True)),
+        (offer(features=["tools"]), replace(ASKED, features=frozenset({"tools"}))),
         (offer(5.0), replace(ASKED, policy=Policy("trusted", cost_max=1.0))),
     ],
 )

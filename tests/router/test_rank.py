@@ -218,8 +218,8 @@ def test_a_model_that_only_others_may_serve_is_not_reached() -> None:
         models(chat("a"), alias="tiny", label="local")
 
 
-def general(*offers: Offer, needs_tools: bool = False) -> list[str]:
-    demand = replace(of_label("trusted"), needs_tools=needs_tools)
+def general(*offers: Offer, features: frozenset[str] = frozenset()) -> list[str]:
+    demand = replace(of_label("trusted"), features=features)
     ranking = rank_general(offers, demand, Knowledge(Health()), 0.0)
     return [candidate.peer for candidate in ranking.candidates]
 
@@ -232,9 +232,9 @@ def test_a_conversation_goes_to_the_largest_general_model() -> None:
 
 def test_required_tools_need_a_model_that_calls_them() -> None:
     able = chat("able", features=("tools",))
-    assert general(chat("big", "b", 10**9), able, needs_tools=True) == ["able"]
+    assert general(chat("big", "b", 10**9), able, features=frozenset({"tools"})) == ["able"]
     with pytest.raises(Unsupported, match="tools"):
-        general(chat("big"), needs_tools=True)
+        general(chat("big"), features=frozenset({"tools"}))
 
 
 def test_a_skill_that_copies_the_words_of_a_task_does_not_shut_out_one_that_does_it() -> None:

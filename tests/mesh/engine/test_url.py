@@ -374,3 +374,38 @@ def test_an_event_without_an_end_is_refused() -> None:
         for _ in range(100):
             parser.feed(b"data: " + b"x" * 65_536)
     assert isinstance(raised.value, PeerError)
+
+
+def test_logprobs_are_asked_for_and_passed_on() -> None:
+    other = {"token": "Ho", "logprob": -2, "bytes": [72, 111]}
+    told = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": [other]}
+
+    async def work(server: Server, engine: UrlEngine) -> None:
+        first = chunk({"content": "Hi"}).replace(
+            b'"finish_reason"', b'"logprobs": %s, "finish_reason"' % json.dumps({"content": [told]}).encode()
+        )
+        server.chat = lambda _: sending(first, chunk(finish="stop"), DONE)
+        async with aclosing(engine.submit(request(parameters=Parameters(logprobs=1)))) as events:
+            delta = await anext(events)
+        assert isinstance(delta, TaskDelta)
+        assert delta.logprobs[0].model_dump() == {
+            "token": "Hi",
+            "logprob": -0.5,
+            "bytes": [72, 105],
+            "top": [other],
+        }
+        body = server.bodies[-1]
+        assert (body["logprobs"], body["top_logprobs"]) == (True, 1)
+        assert not {"echo", "logit_bias"} & set(body)
+
+    run(work)
+
+
+def test_a_server_that_tells_no_logprobs_has_failed_whoever_asked_for_them() -> None:
+    async def work(server: Server, engine: UrlEngine) -> None:
+        server.chat = lambda _: sending(chunk({"content": "Hi"}), chunk(finish="stop"), DONE)
+        with pytest.raises(TaskFailed, match="logprobs"):
+            await collect(engine, request(parameters=Parameters(logprobs=0)))
+        assert (await collect(engine, request()))[0] == "Hi"
+
+    run(work)
