@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from monai_node.mesh.cli_http import gateway_of, request, stream, understood
-from monai_node.mesh.cli_keys import run_keys
 from monai_node.mesh.cli_plan import plan_lines, read_plan, run_recipes
 from monai_node.mesh.cli_route import decision_line, route_lines
 from monai_node.mesh.cli_text import one_line, printable, shortened, who
@@ -41,6 +40,8 @@ def run_client(options: argparse.Namespace) -> int:
         case "recipes":
             return run_recipes(options)
         case "keys":
+            from monai_node.mesh.cli_keys import run_keys
+
             return run_keys(options)
         case _:
             return _reset(options)

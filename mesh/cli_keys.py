@@ -21,12 +21,11 @@ def run_keys(options: argparse.Namespace) -> int:
     """Run one action; no gateway needs to run, and one that does follows within a second."""
     if options.action == "create":
         return _create(options)
-    file = KeyFile(StateDir(state_path(options.state_dir)).keys_file)
     if options.action == "revoke":
-        key = file.revoke(options.id)
+        key = KeyFile(open_state_dir(options.state_dir).keys_file).revoke(options.id)
         print(json.dumps({"revoked": key.id}) if options.json else f"revoked {key.id} {one_line(key.name)}")
         return 0
-    keys = file.keys()
+    keys = KeyFile(StateDir(state_path(options.state_dir)).keys_file).keys()
     if options.json:
         print(json.dumps({"keys": [shown(key) for key in keys]}, ensure_ascii=False))
     elif keys:

@@ -3,7 +3,7 @@
     <state dir>/
       schema.json            {"version": 1}
       mesh.json, mesh.lock   the mesh secret, shared by this user's nodes
-      gateway.json           where this user's gateway listens, while it runs
+      gateway.json           where this user's gateway listens, while it runs, and a key for its owner
       recipes.json, .lock    plans that this user accepted; they hold the user's words
       keys.json, .lock       hashes of the keys with which others may use this user's gateway
       nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock;

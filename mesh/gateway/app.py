@@ -37,7 +37,7 @@ def create_app(
     owner's `hook` lets through. Holds no other state but who runs and who waits, and what `metrics` count."""
     config, access, metrics = config or GatewayConfig(), access or Access(), metrics or Metrics()
     gate = RunGate(config.runs_max, config.waiting_max, config.waiting_seconds, queued=metrics.queued)
-    site = Site(backend, config, gate, access, [metrics], hook)
+    site = Site(backend, config, gate, [metrics], access, hook)
     # No /docs and /redoc: their pages load scripts from elsewhere.
     app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
     for routes in (

@@ -23,8 +23,8 @@ class Site:
     backend: Backend
     config: GatewayConfig
     gate: RunGate
-    access: Access = field(default_factory=Access)
     watchers: Sequence[Watcher] = field(default=())
+    access: Access = field(default_factory=Access)
     hook: Hook | None = None
 
     def feed(self, request: RunRequest, caller: Caller, runs: Runs | None = None) -> Feed:

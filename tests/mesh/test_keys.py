@@ -117,6 +117,12 @@ def test_create_shows_the_key_once_and_list_never(capsys: pytest.CaptureFixture[
     assert key.digest not in listed
 
 
+def test_where_no_state_is_there_is_no_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "there is no key yet" in _run(capsys, tmp_path / "none", "list")[1]
+    assert not (tmp_path / "none").exists()
+    assert "there is no key 'key-1'" in _run(capsys, tmp_path / "none", "revoke", "key-1")[2]
+
+
 def test_json_is_for_scripts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     made = json.loads(_run(capsys, tmp_path, "create", "--json")[1])
     assert made["rights"] == ["chat"]

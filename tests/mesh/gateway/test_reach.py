@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from certificates import self_signed
+from websockets.asyncio.client import connect
 
 from monai_node.mesh.cli_http import Gateway, gateway_of, request, stream
 from monai_node.mesh.gateway.access import Access
@@ -112,11 +113,12 @@ def test_with_a_certificate_it_speaks_tls_alone_and_our_commands_take_that_one_o
         async with open_server(app, "127.0.0.1", 0, tls=files) as address:
             assert address.url.startswith("https://127.0.0.1:")
             await asyncio.to_thread(ask, address.url)
-            _, writer = await asyncio.open_connection(
-                address.host, address.port, ssl=_trusting(files.certificate), server_hostname="mesh.test"
-            )
-            assert writer.get_extra_info("ssl_object").version() in ("TLSv1.2", "TLSv1.3")
-            writer.close()
+            socket = address.url.replace("https", "wss") + "/v1/ws"
+            trusted = _trusting(files.certificate)
+            async with connect(socket, ssl=trusted, additional_headers=BEARER) as link:
+                assert link.transport.get_extra_info("ssl_object").version() in ("TLSv1.2", "TLSv1.3")
+                await link.send('{"type": "ping", "id": "mine"}')
+                assert json.loads(await link.recv()) == {"type": "pong", "id": "mine"}
 
     _run(main())
 
