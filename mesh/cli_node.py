@@ -323,6 +323,7 @@ def _greeting(gateway: Gateway, node: Node) -> list[str]:
     url, key = gateway.url, " -H 'authorization: Bearer mk-…'" if gateway.requires_key else ""
     body = '{"model": "mesh", "messages": [{"role": "user", "content": "What is 37 * 49?"}]}'
     return [
+        f"page:      {url}/",
         f"endpoint:  {url}/v1   (any OpenAI client; model: mesh)",
         "try:       monai-node ask 'What is 37 * 49, and write a two-line poem about rivers'",
         f"or:        curl {url}/v1/chat/completions -H 'content-type: application/json'{key} -d '{body}'",
