@@ -37,7 +37,7 @@ def asyncapi_routes(site: Site) -> APIRouter:
 
     @router.get("/asyncapi.json")
     async def asyncapi(request: Request) -> Response:
-        return JsonResponse(asyncapi_document(request.url.netloc))
+        return JsonResponse(asyncapi_document(request.url.netloc, is_tls=request.url.scheme == "https"))
 
     @router.get("/v1/events.schema.json")
     async def events_schema() -> Response:
@@ -63,7 +63,7 @@ def schema_document() -> _Schema:
     }
 
 
-def asyncapi_document(host: str) -> _Schema:
+def asyncapi_document(host: str, *, is_tls: bool = False) -> _Schema:
     """AsyncAPI 3.0, as seen from the gateway that listens at `host`: it receives what clients say."""
     return {
         "asyncapi": "3.0.0",
@@ -73,7 +73,7 @@ def asyncapi_document(host: str) -> _Schema:
             "description": _ABOUT,
         },
         "defaultContentType": "application/json",
-        "servers": {"gateway": {"host": host, "protocol": "ws"}},
+        "servers": {"gateway": {"host": host, "protocol": "wss" if is_tls else "ws"}},
         "channels": {
             "socket": {
                 "address": "/v1/ws",

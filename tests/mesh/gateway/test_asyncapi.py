@@ -149,9 +149,9 @@ def test_the_document_is_asyncapi_and_all_it_refers_to_is_there() -> None:
 def test_both_are_served() -> None:
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(create_app(ScriptedBackend()))
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:1234") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="https://localhost:1234") as client:
             return [await client.get(path) for path in ("/asyncapi.json", "/v1/events.schema.json")]
 
     document, schema = (answer.json() for answer in asyncio.run(ask()))
-    assert document["servers"]["gateway"]["host"] == "localhost:1234"
+    assert document["servers"]["gateway"] == {"host": "localhost:1234", "protocol": "wss"}
     assert schema == schema_document()

@@ -272,6 +272,16 @@ def test_a_message_that_is_wrong_is_answered_and_the_socket_lives() -> None:
     _run(main())
 
 
+def test_several_answers_of_one_run_are_not_to_be_had() -> None:
+    async def main() -> None:
+        async with _socket() as socket:
+            await socket.say(type="run.start", id="mine", request={**HELLO, "n": 2})
+            refused = await socket.next()
+            assert (refused["id"], refused["status"], refused["error"]["param"]) == ("mine", 422, "n")
+
+    _run(main())
+
+
 def test_an_id_in_use_and_a_wrong_message_of_that_id_are_told_with_it() -> None:
     async def main() -> None:
         async with _socket(ScriptedBackend(_waits(asyncio.Event()))) as socket:
