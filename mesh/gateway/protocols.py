@@ -25,7 +25,9 @@ from monai_node.registry.errors import InvalidRequest, MonaiError
 _CONNECTIONS_MAX = 1000
 # Read at once: of empty frames, each of which takes 10 µs, no more than 15 ms hold the event loop.
 _SOCKET_READ_BYTES_MAX = 8 << 10
-_INVALID_DATA = 1007  # RFC 6455 section 7.4.1
+# Close codes, RFC 6455 section 7.4.1 and its registry.
+SERVICE_RESTART = 1012  # also how the app is told that the server stops
+_INVALID_DATA = 1007
 _HEAD_TOO_LARGE = 431
 _ANSWERABLE = (h11.IDLE, h11.SEND_RESPONSE)  # nothing of an answer was sent
 
@@ -160,6 +162,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_initiated:  # the head is here already, but not one that it can read
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Leaves it to the app to end its work and to close: as an HTTP answer, it is given time."""
+        if not self.handshake_complete or self.close_sent:
+            return super().shutdown()
+        return self.queue.put_nowait({"type": "websocket.disconnect", "code": SERVICE_RESTART})
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -13,6 +13,7 @@ from monai_node.mesh.gateway.caller import caller_of
 from monai_node.mesh.gateway.errors import Cancelled, TooManyRuns
 from monai_node.mesh.gateway.feed import FINISH_SECONDS, Feed
 from monai_node.mesh.gateway.json_io import parse_object
+from monai_node.mesh.gateway.protocols import SERVICE_RESTART
 from monai_node.mesh.gateway.runs import Accepting
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.socket_messages import (
@@ -47,6 +48,9 @@ def socket_routes(site: Site) -> APIRouter:
         try:
             async with task_scope() as tasks:
                 await _Session(site, websocket, tasks).serve()
+        except asyncio.CancelledError:
+            await _close(websocket, SERVICE_RESTART)
+            raise
         except Exception as error:
             # An entry point: nothing of ours stands above this to handle anything.
             log_defect("a socket", error)
@@ -87,12 +91,20 @@ class _Session:
         while not self._is_over.is_set():
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
+                if message["code"] == SERVICE_RESTART:
+                    await self._drain()
                 self._is_over.set()
             elif (text := message.get("text")) is not None:
                 await self._take(text)
             else:
                 await _close(self._websocket, _UNSUPPORTED_DATA)
                 self._is_over.set()
+
+    async def _drain(self) -> None:
+        """The server stops: what goes on may end, in the time that it gives us."""
+        if tasks := [run.task for run in self._runs.values() if run.task is not None]:
+            await asyncio.wait(tasks)
+        await _close(self._websocket, SERVICE_RESTART)
 
     async def _take(self, text: str) -> None:
         name: str | None = None

@@ -359,7 +359,32 @@ def test_a_page_of_another_origin_gets_no_socket() -> None:
     _run(main())
 
 
-def test_stopping_the_gateway_closes_its_sockets_and_ends_their_runs() -> None:
+def test_stopping_the_gateway_lets_the_runs_of_a_socket_end() -> None:
+    async def main() -> None:
+        release = asyncio.Event()
+
+        async def client(address: Address, begun: asyncio.Event) -> tuple[list[_Message], int]:
+            async with _connected(address) as socket, _connected(address) as idle:
+                await socket.say(type="run.start", request=HELLO)
+                await socket.until(lambda message: message["type"] == "answer.delta")
+                begun.set()
+                assert await idle.closed() == 1012
+                release.set()
+                return await socket.until(_is_last), await socket.closed()
+
+        async with asyncio.TaskGroup() as tasks:
+            begun = asyncio.Event()
+            app = create_app(ScriptedBackend(_waits(release)))
+            async with open_server(app, "127.0.0.1", 0) as address:
+                reading = tasks.create_task(client(address, begun))
+                await begun.wait()
+        (last,), code = reading.result()
+        assert (last["type"], code) == ("answer.completed", 1012)
+
+    _run(main())
+
+
+def test_runs_that_do_not_end_in_time_are_cut_and_their_socket_says_that_the_gateway_stopped() -> None:
     async def main() -> None:
         backend = ScriptedBackend(_waits(asyncio.Event()))
         server = open_server(create_app(backend), "127.0.0.1", 0, drain_seconds=0)
