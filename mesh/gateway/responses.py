@@ -2,8 +2,7 @@
 
 Tolerant and strict as the chat reader is. Also taken are chat's sampling fields that OpenAI has not for
 responses. Ignored, because no answer depends on them: `include`, `reasoning`, `truncation`, `user`,
-`service_tier`, `parallel_tool_calls`, `max_tool_calls`, `text.verbosity` and the fields about caches; those
-that OpenAI shows in its answer are shown.
+`service_tier`, `max_tool_calls`, `text.verbosity` and the fields about caches.
 """
 
 from __future__ import annotations
@@ -39,6 +38,8 @@ class ResponseTool(Tolerant):
 class TextFormat(Tolerant):
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = Field(default=None, pattern=_FUNCTION_NAME)
+    description: str | None = None
+    strict: bool | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
@@ -105,7 +106,7 @@ def response_call(body: bytes, run: RunId, kept: KeptItems, traceparent: str | N
     )
     return ResponseCall(
         request=request,
-        shown=_shown(wanted, raw, tools),
+        shown=_shown(wanted, tools),
         given=given,
         stream=wanted.stream,
         store=wanted.store,
@@ -134,6 +135,7 @@ def _parameters(wanted: ResponseBody, tools: list[dict[str, Any]]) -> Parameters
         "json_schema": _json_schema(wanted.text.format),
         "tools": functions,
         "tool_choice": _tool_choice(wanted),
+        "parallel_tool_calls": False if tools and not wanted.parallel_tool_calls else None,
     }
     return validated(Parameters, values)
 
@@ -179,9 +181,11 @@ def _tool_choice(wanted: ResponseBody) -> str | dict[str, Any] | None:
 
 
 # --- what the answer repeats ------------------------------------------------------------------------
-def _shown(wanted: ResponseBody, raw: dict[str, Any], tools: list[dict[str, Any]]) -> dict[str, Any]:
+def _shown(wanted: ResponseBody, tools: list[dict[str, Any]]) -> dict[str, Any]:
     """What was not asked for is null where the model decides, and OpenAI's default elsewhere."""
-    text = cast("dict[str, Any]", raw.get("text") or {})
+    choice = wanted.tool_choice
+    if isinstance(choice, ResponseTool):
+        choice = {"type": choice.type, "name": choice.name}
     return {
         "background": wanted.background,
         "instructions": wanted.instructions,
@@ -199,8 +203,8 @@ def _shown(wanted: ResponseBody, raw: dict[str, Any], tools: list[dict[str, Any]
         "service_tier": "default",
         "store": wanted.store,
         "temperature": wanted.temperature,
-        "text": {**text, "format": text.get("format") or {"type": "text"}},
-        "tool_choice": raw.get("tool_choice") or "auto",
+        "text": {"format": wanted.text.format.model_dump(by_alias=True, exclude_none=True)},
+        "tool_choice": choice,
         "tools": tools,
         "top_logprobs": 0,
         "top_p": wanted.top_p,

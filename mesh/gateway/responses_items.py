@@ -7,7 +7,7 @@ An item is kept as the plain object that the API shows: a message, a `function_c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ ItemObject = dict[str, Any]
 FindItem = Callable[[str], ItemObject | None]
 
 _NAME_CHARS_MAX = 256
+_Parts = Annotated[list[Part], Field(fail_fast=True)]
 
 
 class Item(Tolerant):
@@ -28,11 +29,11 @@ class Item(Tolerant):
     type: str | None = None
     id: str | None = Field(default=None, min_length=1, max_length=_NAME_CHARS_MAX)
     role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: str | list[Part] | None = None
+    content: str | _Parts | None = None
     call_id: str | None = Field(default=None, min_length=1, max_length=_NAME_CHARS_MAX)
     name: str | None = Field(default=None, min_length=1, max_length=_NAME_CHARS_MAX)
     arguments: str | None = None
-    output: str | list[Part] | None = None
+    output: str | _Parts | None = None
 
     @property
     def kind(self) -> str:

@@ -142,7 +142,11 @@ def test_tools_and_a_choice_become_those_of_chat() -> None:
     function = {"name": "weather", "parameters": {"type": "object"}, "strict": True}
     assert parameters.tools == [{"type": "function", "function": function}]
     assert parameters.tool_choice == {"type": "function", "function": {"name": "weather"}}
+    assert parameters.parallel_tool_calls is None
     assert call.shown["tools"] == [{**tool, "description": None}]
+    assert call.shown["tool_choice"] == {"type": "function", "name": "weather"}
+    one = _read(input="x", tools=[tool], parallel_tool_calls=False)
+    assert one.request.parameters.parallel_tool_calls is False
 
 
 def test_a_format_becomes_a_schema() -> None:
@@ -152,7 +156,11 @@ def test_a_format_becomes_a_schema() -> None:
     free = _read(input="x", text={"format": {"type": "json_object"}})
     assert free.request.parameters.json_schema == {"type": "object"}
     assert _read(input="x").request.parameters.json_schema is None
-    assert _read(input="x").shown["text"] == {"format": {"type": "text"}}
+    assert _read(input="x", text={"format": named}).shown["text"] == {"format": named}
+    deep: list[Any] = []
+    for _ in range(150):
+        deep = [deep]
+    assert _read(input="x", text={"verbosity": deep}).shown["text"] == {"format": {"type": "text"}}
 
 
 def test_sampling_and_options_are_handed_on() -> None:
