@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.app import create_app
+from monai_node.mesh.gateway.app import create_app, run_gate
 from monai_node.mesh.gateway.backend import ModelEntry, Planned
 from monai_node.mesh.gateway.config import GatewayConfig
+from monai_node.mesh.gateway.metrics import Metrics
 from monai_node.mesh.gateway.testing import ScriptedBackend, says
 from monai_node.registry.errors import NoProvider
 
@@ -76,6 +77,7 @@ def test_more_work_than_allowed_is_asked_to_come_back(method: str, path: str) ->
     answer = _ask(method, path, config=config, json=HELLO)
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) >= 1
+    assert answer.headers["x-queue-position"] == "1"
     assert answer.json()["error"]["type"] == "rate_limit_error"
 
 
@@ -232,3 +234,24 @@ def test_the_api_describes_itself_without_a_page_that_loads_from_elsewhere() -> 
     assert "depends_on" in bodies
     assert "$ref" not in bodies, "bodies are read by us, so the framework keeps no schemas for them"
     assert {_ask("GET", path).status_code for path in ("/docs", "/redoc")} == {404}
+
+
+def test_a_gateway_that_is_about_to_stop_is_healthy_but_not_ready_and_begins_nothing() -> None:
+    config, metrics = GatewayConfig(), Metrics()
+    gate = run_gate(config, metrics)
+    gate.close()
+    app = create_app(ScriptedBackend(), config, metrics=metrics, gate=gate)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return [
+                await client.get("/health"),
+                await client.get("/ready"),
+                await client.post("/v1/chat/completions", json=HELLO),
+            ]
+
+    health, ready, chat = asyncio.run(ask())
+    assert [health.status_code, ready.status_code, chat.status_code] == [200, 503, 503]
+    assert ready.json()["status"] == "draining"
+    assert (chat.json()["error"]["code"], chat.headers["retry-after"]) == ("draining", "5")
