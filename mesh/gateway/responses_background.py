@@ -25,7 +25,7 @@ from monai_node.mesh.gateway.stream import (
     deliver,
     while_connected,
 )
-from monai_node.registry.errors import Internal, MonaiError
+from monai_node.registry.errors import Internal, MonaiError, log_defect
 from monai_node.registry.events import AnswerCompleted, RunEvent, RunFailed, run_failed
 from monai_node.registry.tasks import task_scope
 
@@ -63,8 +63,11 @@ class BackgroundRun:
                 await asyncio.wait({running, cancelled}, return_when=asyncio.FIRST_COMPLETED)
         except MonaiError as error:
             self._take(run_failed(self._request.run, error))
+        except Exception as error:
+            # An entry point: whoever asked has had an answer, and their connection serves others by now.
+            log_defect(f"response {self._kept.id}", error)
         finally:
-            stopped = Internal("the node stopped before the response was complete")
+            stopped = Internal("this node stopped before the response was complete")
             self._take(run_failed(self._request.run, stopped))
 
     async def _run_in_turn(self, caller: Caller) -> None:

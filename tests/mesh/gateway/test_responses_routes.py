@@ -337,6 +337,21 @@ def test_a_background_stream_outlives_its_client() -> None:
     _with_client(held.script, use)
 
 
+def test_a_silent_background_stream_is_kept_alive() -> None:
+    held = _Held()
+
+    async def use(client: AsyncOpenAI, backend: ScriptedBackend) -> None:
+        queued = await client.responses.create(model="mesh", input="hello", background=True)
+        again = client.responses.with_streaming_response.retrieve(queued.id, stream=True)
+        async with again as answer:
+            async for line in answer.iter_lines():
+                if line == ": keep-alive":
+                    held.release.set()
+        assert held.release.is_set()
+
+    _with_client(held.script, use)
+
+
 def test_a_background_response_is_cancelled_and_its_run_ends() -> None:
     held = _Held()
 
