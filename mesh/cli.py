@@ -69,6 +69,13 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("debug", "info", "warning", "error"),
         default=os.environ.get("MONAI_LOG_LEVEL", "info"),
     )
+    node.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="what SIGTERM leaves to runs and tasks to end by themselves (default: 30)",
+    )
     node.add_argument("--log-file", type=Path, help="default: node.log in the node's state folder")
     front = argparse.ArgumentParser(add_help=False)
     front.add_argument(

@@ -8,10 +8,9 @@ import gc
 import json
 import math
 import os
-import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,13 +28,16 @@ from monai_node.mesh.config import (
     listen_multiaddr,
     node_name_of,
 )
+from monai_node.mesh.departure import Departure
 from monai_node.mesh.logs import open_log
 from monai_node.mesh.node import Node, Say, WrapTransport, bundled_sources, open_node
+from monai_node.mesh.sd_notify import Supervisor
 from monai_node.mesh.state import open_state_dir, read_json, state_path
 from monai_node.registry.advert import PRICE_MAX
 from monai_node.registry.errors import SetupError
 from monai_node.registry.secret import Mesh, parse_join_line
 from monai_node.registry.tasks import task_scope
+from monai_node.registry.wire import RUN_SECONDS_MAX
 from monai_node.router.policy import Policy, listed
 
 if TYPE_CHECKING:
@@ -62,22 +64,34 @@ def run_node(options: argparse.Namespace, wrap_transport: WrapTransport | None) 
     log_file: Path | None = options.log_file
     folder = open_state_dir(config.state_dir).node(config.name)
     open_log(log_file or folder.log_file, options.log_level)
-    console = Console(is_json=options.json)
-    if options.command == "up":
-        sources = [str(path) for path in options.sources or bundled_sources()]
-        work = _up(config, sources, console, wrap_transport, options)
-    elif options.command == "gateway":
-        work = _gateway(config, console, wrap_transport)
-    else:
-        work = _serve(config, console, wrap_transport, options)
-    return _until_signalled(work)
+    supervisor = Supervisor.take_from(os.environ)
+    console = Console(is_json=options.json, supervisor=supervisor)
+    sources = [str(path) for path in options.sources or bundled_sources()] if options.command == "up" else []
+
+    async def work(departure: Departure) -> None:
+        match options.command:
+            case "up":
+                await _up(config, sources, console, wrap_transport, options, departure)
+            case "gateway":
+                await _gateway(config, console, wrap_transport, departure)
+            case _:
+                await _serve(config, console, wrap_transport, options, departure)
+
+    return Departure(_drain_seconds(options.drain_seconds), supervisor).end_of(work)
+
+
+def _drain_seconds(seconds: float) -> float:
+    if not 0 <= seconds <= RUN_SECONDS_MAX:  # NaN is neither
+        raise SetupError(f"--drain-seconds {seconds:g}: it lies between 0 and {RUN_SECONDS_MAX:g}")
+    return seconds
 
 
 class Console:
     """Tells the person at the terminal what is going on: progress on stderr, results on stdout."""
 
-    def __init__(self, *, is_json: bool) -> None:
+    def __init__(self, *, is_json: bool, supervisor: Supervisor | None = None) -> None:
         self._is_json = is_json
+        self._supervisor = supervisor or Supervisor()
         self._started = time.monotonic()
 
     def say(self, line: str) -> None:
@@ -87,6 +101,7 @@ class Console:
         # What is loaded by now stays as long as the process: a full garbage collection that looks through
         # all of it again holds the event loop for 100 ms and more.
         gc.freeze()
+        self._supervisor.tell("READY=1")
         if self._is_json:
             print(json.dumps({"ready": True, **facts}), flush=True)
         else:
@@ -234,18 +249,26 @@ def _local_gateway(state_dir: Path | None) -> list[str]:
 
 # --- the commands ---------------------------------------------------------------------------------
 async def _serve(
-    config: NodeConfig, console: Console, wrap: WrapTransport | None, options: argparse.Namespace
+    config: NodeConfig,
+    console: Console,
+    wrap: WrapTransport | None,
+    options: argparse.Namespace,
+    departure: Departure,
 ) -> None:
     async with task_scope() as scope:
-        scope.start(_serve_until_cancelled(config, console, wrap, options), name="node")
+        ends = {scope.start(_serve_until_asked(config, console, wrap, options, departure), name="node")}
         if options.until_stdin_closes:
-            await _stdin_closed()  # also while a model is still being loaded, which may take minutes
-        else:
-            await asyncio.Event().wait()
+            # Also while a model is still being loaded, which may take minutes.
+            ends.add(scope.start(_stdin_closed(), name="standard input"))
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _serve_until_cancelled(
-    config: NodeConfig, console: Console, wrap: WrapTransport | None, options: argparse.Namespace
+async def _serve_until_asked(
+    config: NodeConfig,
+    console: Console,
+    wrap: WrapTransport | None,
+    options: argparse.Namespace,
+    departure: Departure,
 ) -> None:
     async with open_node(config, console.say, wrap) as node, task_scope() as scope:
         if _looks_for_gateway(options):
@@ -256,7 +279,9 @@ async def _serve_until_cancelled(
             [f"node {config.name} serves {skills}", f"join line: {join}"],
             {"peer": node.peer_id, "addrs": node.transport.addrs, "join": join},
         )
-        await asyncio.Event().wait()
+        await departure.asked()
+        node.provider.leave()
+        await departure.drain(node.provider.until_idle())
 
 
 async def _follow_gateway(node: Node) -> None:
@@ -282,7 +307,9 @@ async def _stdin_closed() -> None:
         transport.close()
 
 
-async def _gateway(config: NodeConfig, console: Console, wrap: WrapTransport | None) -> None:
+async def _gateway(
+    config: NodeConfig, console: Console, wrap: WrapTransport | None, departure: Departure
+) -> None:
     from monai_node.mesh.opening import open_gateway
 
     async with (
@@ -290,7 +317,7 @@ async def _gateway(config: NodeConfig, console: Console, wrap: WrapTransport | N
         open_gateway(node, console.say) as gateway,
     ):
         console.ready(_greeting(gateway, node), _facts(gateway.url, node, {}))
-        await asyncio.Event().wait()
+        await _drained(gateway, departure)
 
 
 async def _up(
@@ -299,6 +326,7 @@ async def _up(
     console: Console,
     wrap: WrapTransport | None,
     options: argparse.Namespace,
+    departure: Departure,
 ) -> None:
     from monai_node.mesh.opening import open_gateway
 
@@ -316,7 +344,14 @@ async def _up(
             _greeting(gateway, node),
             _facts(gateway.url, node, {"provider": companion.pid or 0}),
         )
-        await asyncio.Event().wait()
+        await _drained(gateway, departure)
+
+
+async def _drained(gateway: Gateway, departure: Departure) -> None:
+    """Return when this process is asked to go and the runs that were under way are over."""
+    await departure.asked()
+    gateway.gate.close()
+    await departure.drain(gateway.gate.until_idle())
 
 
 def _greeting(gateway: Gateway, node: Node) -> list[str]:
@@ -434,29 +469,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             process.kill()
         await process.wait()
 
-
-# --- signals --------------------------------------------------------------------------------------
-def _until_signalled(work: Awaitable[None]) -> int:
-    """Run `work`; the first SIGINT or SIGTERM ends it well, the second at once."""
-    received: list[int] = []
-
-    async def main() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, _on_signal, number, received, task.cancel)
-        await work
-
-    try:
-        asyncio.run(main())
-    except asyncio.CancelledError:
-        if not received:
-            raise
-    return 130 if signal.SIGINT in received else 0
-
-
-def _on_signal(number: int, received: list[int], end: Callable[[], object]) -> None:
-    received.append(number)
-    if len(received) > 1:
-        os._exit(130)
-    end()

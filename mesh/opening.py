@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from monai_node.mesh.gateway.access import Access
+    from monai_node.mesh.gateway.gate import RunGate
     from monai_node.mesh.gateway.metrics import Metrics
     from monai_node.mesh.gateway.server import Address
 
@@ -42,6 +43,7 @@ class Gateway:
     url: str
     front: Front
     requires_key: bool
+    gate: RunGate
 
 
 @asynccontextmanager
@@ -80,7 +82,7 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
             embeddings = Embeddings(embedder)
             front = Front(node, embedder, recipes, labellers, ledger, announced, embeddings, [metrics])
             async with (
-                _faces(front, node, options, metrics) as (app, access),
+                _faces(front, node, options, metrics) as (app, access, gate),
                 _listen(app, options) as address,
             ):
                 scope.start(metrics.keep_measuring_lag(), name="event loop lag")
@@ -91,23 +93,25 @@ async def open_gateway(node: Node, say: Say) -> AsyncGenerator[Gateway]:
                 _tell_reach(options, say)
                 key = access.owners_key() if access.requires_key else None
                 with _announced_here(node, address.url, key):
-                    yield Gateway(address.url, front, access.requires_key)
+                    yield Gateway(address.url, front, access.requires_key, gate)
 
 
 @asynccontextmanager
 async def _faces(
     front: Front, node: Node, options: GatewayOptions, metrics: Metrics
-) -> AsyncGenerator[tuple[FastAPI, Access]]:
+) -> AsyncGenerator[tuple[FastAPI, Access, RunGate]]:
     """What `front` shows to whom its keys and its owner's hook let in."""
     from monai_node.mesh.gateway.access_files import open_access
-    from monai_node.mesh.gateway.app import create_app
+    from monai_node.mesh.gateway.app import create_app, run_gate
     from monai_node.mesh.gateway.config import GatewayConfig
     from monai_node.mesh.gateway.hook import load_hook
 
     hook = await asyncio.to_thread(load_hook, options.hook) if options.hook else None
     usage = node.state.node(node.config.name).usage_file
     async with open_access(node.state.keys_file, usage, requires_key=_requires_key(options)) as access:
-        yield create_app(front, GatewayConfig(hosts=options.hosts), access, hook, metrics), access
+        config = GatewayConfig(hosts=options.hosts)
+        gate = run_gate(config, metrics)
+        yield create_app(front, config, access, hook, metrics, gate), access, gate
 
 
 def _check(node: Node, options: GatewayOptions) -> None:

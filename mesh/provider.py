@@ -79,6 +79,9 @@ class Provider:
         self._seats = [Seat(engine) for engine in engines]
         self._by_skill = _by_skill(self._seats)
         self._per_peer: Counter[PeerId] = Counter()
+        self._is_leaving = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._may_serve = may_serve
         self._changed = changed
 
@@ -104,8 +107,19 @@ class Provider:
 
     @property
     def admission(self) -> Admission:
+        if self._is_leaving:
+            return "leaving"
         full = self._seats and all(seat.admitted >= TASKS_PER_ENGINE_MAX for seat in self._seats)
         return "busy" if full else "accepting"
+
+    def leave(self) -> None:
+        """Take no more tasks, and say so; those that are here go on."""
+        self._is_leaving = True
+        self._changed()
+
+    async def until_idle(self) -> None:
+        """Return when no task is here."""
+        await self._idle.wait()
 
     async def serve(self, stream: Stream) -> None:
         """Handle one task stream, from its request to its last frame."""
@@ -128,10 +142,13 @@ class Provider:
             raise PeerRefused(f"this node offers no skill {request.skill!r}")
         if not self._may_serve(caller, request.label):
             raise PeerRefused(f"a {request.label} task of this caller is not served here")
+        if self._is_leaving:
+            raise PeerBusy("this node is about to stop")
         if seat.admitted >= TASKS_PER_ENGINE_MAX or self._per_peer[caller] >= TASKS_PER_PEER_MAX:
             raise PeerBusy(f"{seat.admitted} tasks wait here already")
         seat.admitted += 1
         self._per_peer[caller] += 1
+        self._idle.clear()
         self._changed()
         return seat
 
@@ -140,6 +157,8 @@ class Provider:
         self._per_peer[caller] -= 1
         if not self._per_peer[caller]:
             del self._per_peer[caller]
+        if not self._per_peer:
+            self._idle.set()
         self._changed()
 
     async def _run(self, stream: Stream, request: TaskRequest, seat: Seat) -> None:

@@ -32,11 +32,12 @@ def create_app(
     access: Access | None = None,
     hook: Hook | None = None,
     metrics: Metrics | None = None,
+    gate: RunGate | None = None,
 ) -> FastAPI:
     """The gateway in front of `backend`, for whoever `access` lets in: everybody without; and for what the
     owner's `hook` lets through. Holds no other state but who runs and who waits, and what `metrics` count."""
     config, access, metrics = config or GatewayConfig(), access or Access(), metrics or Metrics()
-    gate = RunGate(config.runs_max, config.waiting_max, config.waiting_seconds, queued=metrics.queued)
+    gate = gate or run_gate(config, metrics)
     site = Site(backend, config, gate, [metrics], access, hook)
     # No /docs and /redoc: their pages load scripts from elsewhere.
     app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -56,3 +57,7 @@ def create_app(
     app.add_middleware(Idempotency, config=config)
     app.add_middleware(Guard, config=config, access=access, told={"x-mesh-hook": hook.name} if hook else {})
     return app
+
+
+def run_gate(config: GatewayConfig, metrics: Metrics) -> RunGate:
+    return RunGate(config.runs_max, config.waiting_max, config.waiting_seconds, queued=metrics.queued)

@@ -15,6 +15,7 @@ MonaiError
 │   └── Cancelled          499  by its client; over a socket, where it is still there to be told
 └── NodeError
     ├── HookFailed         500  its owner's hook could not be asked
+    ├── Draining           503  about to stop: nothing new is begun
     ├── OverLimit          429  this caller had its share
     ├── TooManyRuns        429
     └── TooManyConnections 503
@@ -86,6 +87,11 @@ class Cancelled(CallerError):
 
 class HookFailed(NodeError):
     default_code = "hook_failed"
+
+
+class Draining(NodeError):
+    status = 503
+    default_code = "draining"
 
 
 class OverLimit(NodeError):

@@ -8,11 +8,12 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
-from monai_node.mesh.gateway.errors import TooManyRuns
+from monai_node.mesh.gateway.errors import Draining, TooManyRuns
 
 _RUN_SECONDS_GUESS = 5.0  # until one was measured
 _RUN_WEIGHT = 0.1  # of the last run in the moving average
 _RETRY_SECONDS_MAX = 60.0
+_BACK_SECONDS = 5.0  # in which another start, or another gateway, may have taken over
 
 _Place = asyncio.Future[None]
 
@@ -42,6 +43,8 @@ class RunGate:
         self._running: Counter[str] = Counter()
         self._lines: dict[str, deque[_Place]] = {}  # without empty ones; the longest waiting key first
         self._run_seconds = _RUN_SECONDS_GUESS
+        self._left = asyncio.Event()  # somebody did, since it was looked at
+        self.is_closed = False
 
     @property
     def running_count(self) -> int:
@@ -51,9 +54,25 @@ class RunGate:
     def waiting_count(self) -> int:
         return sum(map(len, self._lines.values()))
 
+    def close(self) -> None:
+        """Whoever comes from now on is turned away; who runs, or waits already, is not."""
+        self.is_closed = True
+
+    async def until_idle(self) -> None:
+        """Return when nobody runs or waits."""
+        while self.running_count or self.waiting_count:
+            self._left.clear()
+            await self._left.wait()
+
     @asynccontextmanager
     async def admit(self, key: str = "") -> AsyncGenerator[None]:
-        """Holds one place; TooManyRuns, which says when to come back, when none could be had."""
+        """Holds one place; TooManyRuns, which says when to come back, when none could be had; Draining when
+        the gate is closed."""
+        if self.is_closed:
+            raise Draining(
+                "this gateway is about to stop and begins nothing new; try again in a moment",
+                retry_after_seconds=_BACK_SECONDS,
+            )
         came = self._clock()
         if self.running_count < self._runs_max:
             self._running[key] += 1
@@ -105,6 +124,7 @@ class RunGate:
 
     def _free(self, key: str) -> None:
         """Give the place on, or keep it free."""
+        self._left.set()
         self._running[key] -= 1
         if not self._running[key]:
             del self._running[key]
@@ -120,6 +140,7 @@ class RunGate:
                 return
 
     def _leave(self, key: str, place: _Place) -> None:
+        self._left.set()
         line = self._lines.get(key)
         if line is None:
             return

@@ -19,7 +19,9 @@ def health_routes(site: Site) -> APIRouter:
 
     @router.get("/ready")
     async def ready() -> Response:
-        """Whether a request has any chance: with no skill in reach it has none."""
+        """Whether a request has any chance: it has none with no skill in reach, or before the end."""
+        if site.gate.is_closed:
+            return JsonResponse({"status": "draining", "reason": "this gateway is about to stop"}, 503)
         is_ready, reason = site.backend.is_ready()
         if is_ready:
             return JsonResponse({"status": "ready"})

@@ -612,3 +612,26 @@ def test_a_caller_that_never_sends_its_request_is_cut_off(monkeypatch: pytest.Mo
                 await events_of(stream)
 
     run(test)
+
+
+# --- before the end ---------------------------------------------------------------------------------
+def test_who_is_about_to_leave_says_so_takes_nothing_new_and_ends_what_is_here() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with serving(ScriptedEngine("one two three", pause=gate)) as service:
+            stream = await service.ask(request())
+            await until(lambda: gate.waiting == 1)
+            told = len(service.loads)
+            service.provider.leave()
+            assert service.provider.admission == "leaving"
+            assert len(service.loads) == told + 1, "the beacon is made anew"
+            assert (await failure_of(await service.ask(request("a2")))).code == "peer_busy"
+            idle = asyncio.create_task(service.provider.until_idle())
+            await asyncio.sleep(0)
+            assert not idle.done()
+            gate.open()
+            assert text_of(await events_of(stream)) == "one two three"
+            async with asyncio.timeout(SECONDS):
+                await idle
+
+    run(test)

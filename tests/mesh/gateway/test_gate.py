@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from monai_node.mesh.gateway.errors import TooManyRuns, error_headers
+from monai_node.mesh.gateway.errors import Draining, TooManyRuns, error_headers
 from monai_node.mesh.gateway.gate import RunGate
 
 LONG = 60.0
@@ -205,5 +205,42 @@ def test_without_a_line_nobody_waits() -> None:
                 async with gate.admit():
                     pass
         assert gate.running_count == 0
+
+    _run(main())
+
+
+# --- before the end ---------------------------------------------------------------------------------
+def test_a_closed_gate_admits_nobody_new_and_is_idle_when_the_last_has_gone() -> None:
+    async def main() -> None:
+        gate = RunGate(1, 8, LONG)
+        async with _users(gate) as users:
+            await users.ask("a")
+            await users.ask("b")
+            gate.close()
+            turned_away = await users.ask("c")
+            error = turned_away.exception()
+            assert isinstance(error, Draining)
+            assert int(error_headers(error)["retry-after"]) > 0
+            idle = asyncio.create_task(gate.until_idle())
+            await users.end("a")
+            assert users.entered == ["a", "b"], "who waited before keeps its place"
+            assert not idle.done()
+            await users.end("b")
+            async with asyncio.timeout(5):
+                await idle
+
+    _run(main())
+
+
+def test_how_long_each_waited_is_told() -> None:
+    async def main() -> None:
+        clock, waits = _Clock(), list[float]()
+        gate = RunGate(1, 8, LONG, clock, waits.append)
+        async with _users(gate) as users:
+            await users.ask("a")
+            await users.ask("b")
+            clock.now += 3
+            await users.end("a")
+            assert waits == [0, 3]
 
     _run(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -42,7 +42,8 @@ Reader = Callable[[str], Iterable[Metric]]
 
 
 def read_openmetrics(text: str) -> Iterable[Metric]:
-    return cast("Reader", openmetrics.text_string_to_metric_families)(text)
+    read: Any = openmetrics
+    return cast("Reader", read.text_string_to_metric_families)(text)
 
 
 class _Clock:
