@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from monai_node.agents.graph import TASKS_MAX, TaskGraph
 from monai_node.agents.request import MeshOptions
 from monai_node.registry.errors import InvalidRequest
-from monai_node.registry.wire import BIASES_MAX, LOGPROBS_MAX, MESSAGES_MAX, Id, TokenId
+from monai_node.registry.wire import BIASES_MAX, LOGPROBS_MAX, MESSAGES_MAX, TOKENS_MAX, Id, TokenId
 
 _FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 CHOICES_MAX = 8  # answers to one request: each is a run of its own
@@ -121,6 +121,23 @@ class ChatBody(Sampled):
     parallel_tool_calls: bool | None = None
     functions: list[Any] = Field(default_factory=list[Any])
     modalities: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=lambda: ["text"])
+
+
+_Texts = Annotated[list[str], Field(fail_fast=True)]
+_Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=TOKENS_MAX, fail_fast=True)]
+
+
+class CompletionBody(Sampled):
+    """`POST /v1/completions`: without `max_tokens` 16 are written, as OpenAI does."""
+
+    prompt: str | _Texts | _Ids | Annotated[list[_Ids], Field(fail_fast=True)]
+    max_tokens: Annotated[int, Field(ge=0)] | None = 16
+    n: _Choices = 1
+    best_of: int | None = None
+    echo: bool = False
+    logprobs: int | None = Field(default=None, ge=0, le=5)
+    suffix: str | None = None
+    stream_options: StreamOptions = StreamOptions()
 
 
 class PlanBody(Addressed):

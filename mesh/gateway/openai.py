@@ -141,7 +141,7 @@ def feedback_of(body: bytes) -> Feedback:
     """The rating in the body of `POST /v1/feedback`."""
     said = validated(FeedbackBody, parse_object(body))
     # A completion's id is that of its run in OpenAI's clothes.
-    name = said.run.removeprefix("chatcmpl-").removeprefix("run-")
+    name = said.run.removeprefix("chatcmpl-").removeprefix("cmpl-").removeprefix("run-")
     match said.rating:
         case "up":
             rating = 1.0

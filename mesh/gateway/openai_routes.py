@@ -1,4 +1,4 @@
-"""OpenAI's routes for chat and models."""
+"""OpenAI's routes for chat, completions and models."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from starlette.responses import Response
 
 from monai_node.mesh.embeddings import EmbeddingModel
 from monai_node.mesh.gateway.backend import ModelEntry
-from monai_node.mesh.gateway.bodies import ChatBody, body_schema
+from monai_node.mesh.gateway.bodies import ChatBody, CompletionBody, body_schema
 from monai_node.mesh.gateway.completion import Chunks, Head
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.openai import ChatCall, chat_call
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.stream import RunResponse
+from monai_node.mesh.gateway.text_completion import TextCall, TextChunks, completion_call
 from monai_node.registry.errors import NotFound
 from monai_node.registry.ids import new_run_id
 
@@ -35,6 +36,12 @@ def openai_routes(site: Site) -> APIRouter:
         traceparent = request.headers.get("traceparent")
         call = chat_call(await request.body(), new_run_id(), traceparent)
         return RunResponse(site, call.request, _chunks(call), stream=call.stream, others=call.others)
+
+    @router.post("/completions", openapi_extra=body_schema(CompletionBody))
+    async def create_completion(request: Request) -> Response:
+        traceparent = request.headers.get("traceparent")
+        call = completion_call(await request.body(), new_run_id(), traceparent)
+        return RunResponse(site, call.request, _text_chunks(call), stream=call.stream, others=call.others)
 
     @router.get("/models")
     async def list_models() -> Response:
@@ -65,16 +72,24 @@ def model_list(entries: Sequence[ModelEntry], created: int, hook: str | None = N
     return list(listed.values())
 
 
-def _chunks(call: ChatCall) -> Chunks:
+def _head(call: ChatCall) -> Head:
     others = tuple(other.run for other in call.others)
-    head = Head(call.request.run, call.request.model, int(time.time()), others)
-    return Chunks(head, include_usage=call.include_usage, has_events=call.request.options.events)
+    return Head(call.request.run, call.request.model, int(time.time()), others)
+
+
+def _chunks(call: ChatCall) -> Chunks:
+    return Chunks(_head(call), include_usage=call.include_usage, has_events=call.request.options.events)
 
 
 def _embedding(model: EmbeddingModel, created: int) -> dict[str, Any]:
     """What makes embeddings and nothing else; no peer has it, but this gateway."""
     told = {"features": ["embeddings"], "dimensions": model.dimensions, "tokens_max": model.tokens_max}
     return {**_model(model.alias, created, "mesh"), "mesh": told}
+
+
+def _text_chunks(call: TextCall) -> TextChunks:
+    has_events = call.request.options.events
+    return TextChunks(_head(call), call.per_prompt, include_usage=call.include_usage, has_events=has_events)
 
 
 def _model(name: str, created: int, owner: str) -> dict[str, Any]:
