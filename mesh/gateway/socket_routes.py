@@ -143,7 +143,7 @@ class _Session:
                 await self._pass_on(feed, run)
                 del self._runs[request.run]  # its client may use its id again
                 await asyncio.wait({pump}, timeout=FINISH_SECONDS)
-        except TooManyRuns as error:
+        except MonaiError as error:  # it could not begin
             await self._refuse(error, run.name)
         finally:
             self._runs.pop(request.run, None)
