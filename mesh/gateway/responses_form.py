@@ -131,7 +131,8 @@ class ResponseForm:
             # OpenAI lists the codes that may stand in a response; ours says more.
             "mesh": {"run": self.call.request.run, **error_body(failed)},
         }
-        self._end()
+        if text:  # else nobody was told the id: the answer is an error status
+            self._end()
 
     def _end(self) -> None:
         if self._keep is not None:

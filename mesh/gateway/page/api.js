@@ -60,9 +60,10 @@ export async function peers() {
   return (await (await call("v1/peers", { signal: AbortSignal.timeout(POLL_MS) })).json()).data;
 }
 
-/** @returns {Promise<any[]>} */
+/** Those that one can talk to. @returns {Promise<any[]>} */
 export async function models() {
-  return (await (await call("v1/models", { signal: AbortSignal.timeout(POLL_MS) })).json()).data;
+  const { data } = await (await call("v1/models", { signal: AbortSignal.timeout(POLL_MS) })).json();
+  return data.filter((/** @type {any} */ model) => !model.mesh?.features?.includes("embeddings"));
 }
 
 /** Why no request has a chance; "" when one has. */
