@@ -17,7 +17,7 @@ from monai_node.registry.errors import InvalidRequest
 from monai_node.router.embed import Vector, Vectors
 
 INPUTS_MAX = 2048  # OpenAI's document
-_ROWS_AT_ONCE = 64  # written in 5 ms
+_ROWS_AT_ONCE = 64  # written in 2 ms
 
 _Tokens = Annotated[list[int], Field(max_length=INPUTS_MAX, fail_fast=True)]
 _Texts = Annotated[list[str], Field(max_length=INPUTS_MAX, fail_fast=True)]
