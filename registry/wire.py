@@ -230,7 +230,7 @@ class TokenLogprob(Message):
     first of a prompt."""
 
     token: Line
-    logprob: float | None
+    logprob: float | None = None
     bytes: list[Annotated[int, Field(ge=0, le=255)]] | None = Field(default=None, max_length=512)
     top: list[LikelyToken] = Field(default_factory=list[LikelyToken], max_length=LOGPROBS_MAX)
 
