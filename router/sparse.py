@@ -24,6 +24,11 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # Pairs of a part and a text that are looked at for one comparison, rarest parts first: a long text among
 # thousands is then compared in 2 ms. Parts that nearly all texts have say next to nothing.
 _COMPARED_MAX = 100_000
+# A part that one text in so many has is kept as a row of weights, an entry a text, and summed as a product: a
+# tenth of the time that single pairs take. Of 2,000 skills 1,000 parts are so common, in 8 MB.
+_COMMON_SHARE = 1 / 8
+# Of these rows together, in 16 MB: the rarer parts are looked at pair by pair beyond them.
+_COMMON_WEIGHTS_MAX = 4_000_000
 _SPACE = np.uint64(ord(" "))
 
 
@@ -83,6 +88,7 @@ class Spelling:
         weighted = weights[order] * np.repeat(self._rarity, self._spread)
         norms = np.sqrt(np.bincount(self._owners, weighted * weighted, minlength=len(texts)))
         self._weights = (weighted / norms[self._owners]).astype(np.float32)
+        self._common_at, self._common = self._rows_of_common()
 
     def compare(self, text: Counted) -> Scores:
         """How alike `text` is to each text of the list."""
@@ -94,12 +100,33 @@ class Spelling:
         places = found[known]
         weights = text.weights[known] * self._rarity[places]
         weights /= np.linalg.norm(weights)
-        rarest = np.argsort(self._spread[places], kind="stable")
-        rarest = rarest[np.cumsum(self._spread[places][rarest]) <= _COMPARED_MAX]
-        places, weights = places[rarest], weights[rarest]
         spread = self._spread[places]
+        rarest = np.argsort(spread, kind="stable")
+        rarest = rarest[np.cumsum(spread[rarest]) <= _COMPARED_MAX]
+        places, weights, spread = places[rarest], weights[rarest], spread[rarest]
+        row = self._common_at[places]
+        is_common = row >= 0
+        scores = weights[is_common] @ self._common[row[is_common]]
+        is_rare = ~is_common
+        scores = scores + self._of_pairs(places[is_rare], weights[is_rare], spread[is_rare])
+        return scores.astype(np.float32)
+
+    def _of_pairs(self, places: NDArray[np.intp], weights: Scores, spread: NDArray[np.intp]) -> Scores:
+        """What these parts add to each text."""
         at = np.repeat(self._starts[places] - np.cumsum(spread) + spread, spread)
         at += np.arange(len(at))
         products = self._weights.take(at)
         products *= np.repeat(weights, spread)
         return np.bincount(self._owners.take(at), products, minlength=self._count).astype(np.float32)
+
+    def _rows_of_common(self) -> tuple[NDArray[np.intp], Scores]:
+        """Of each part which row it has, -1 without one, and the rows."""
+        commonest = np.argsort(-self._spread, kind="stable")[: _COMMON_WEIGHTS_MAX // max(1, self._count)]
+        common = commonest[self._spread[commonest] >= _COMMON_SHARE * self._count]
+        row_of = np.full(len(self._parts), -1, np.intp)
+        row_of[common] = np.arange(len(common))
+        rows = np.zeros((len(common), self._count), np.float32)
+        row = np.repeat(row_of, self._spread)
+        is_common = row >= 0
+        rows[row[is_common], self._owners[is_common]] = self._weights[is_common]
+        return row_of, rows
