@@ -51,7 +51,7 @@ def evidence(likeness: Likeness) -> _Table:
     sparse = likeness.sparse / np.sqrt(highest)
     has = likeness.has_examples
     columns = (likeness.described, likeness.nearest, likeness.centre, sparse, has, sparse * has)
-    return np.stack(columns, axis=1).astype(np.float64)
+    return np.stack(columns, dtype=np.float64).T
 
 
 def strengths(likeness: Likeness) -> Vector:

@@ -48,7 +48,8 @@ class Comparison:
         """`words` are those of each skill; `vectors` has a row of unit length for each text, `row_of`
         says which. Takes as long as `Spelling`."""
         self.place_of = {skill: place for place, skill in enumerate(skills)}
-        self.is_general = np.array([skill.is_general for skill in skills], np.bool_)
+        is_general = np.array([skill.is_general for skill in skills], np.bool_)
+        self.narrow, self.general = np.flatnonzero(~is_general), np.flatnonzero(is_general)  # places
         self.row_of = row_of or {}
         self.skills, self._words = tuple(skills), tuple(words)
         self._vectors = np.empty((0, 0), np.float32) if vectors is None else vectors
@@ -108,9 +109,7 @@ class Comparison:
         cosines = self._vectors[self._rows[at]] @ vector
         highest = np.maximum.reduceat(cosines, firsts)
         is_highest = np.flatnonzero(cosines == np.repeat(highest, counts))
-        owners = np.repeat(np.arange(len(places)), counts)[is_highest]
-        _, once = np.unique(owners, return_index=True)
-        which = is_highest[once] - firsts
+        which = is_highest[np.searchsorted(is_highest, firsts)] - firsts
         nearest = described.copy()
         nearest[places] = highest
         return nearest, dict(zip(places.tolist(), which.tolist(), strict=True))

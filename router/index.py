@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
@@ -33,6 +34,8 @@ MATCHED_SKILLS_MAX = 32
 # Of these what one peer may fill, while others have skills: one with a hundred in almost the same words
 # must not be all that is matched.
 _MATCHED_PER_PEER = 4
+# More are needed only where few may be asked.
+_SORTED_FIRST = 64
 # Given to the embedder at once, so that the text of a request need not wait behind all adverts.
 _BATCH_TEXTS = 64
 # Texts that are embedded before the skills that they belong to are matched.
@@ -43,11 +46,8 @@ _OFFERS_AT_ONCE = 4000
 _OFFERS_OF_SKILL = 50
 
 _Offers = Mapping[SkillTexts, Sequence[Offer]]
-_May = Callable[[Offer], bool]
-
-
-def everyone(_: Offer) -> bool:
-    return True
+# Those of some offers that may be asked, in their order.
+_May = Callable[[Iterable[Offer]], list[Offer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,9 @@ class SkillIndex:
         self._listing = _Listing(self._listing.comparison, grouped)
         self._latest = None
 
-    async def match(self, text: str, may: _May = everyone) -> Matches:
+    async def match(self, text: str, may: _May = list) -> Matches:
         """The MATCHED_SKILLS_MAX likeliest narrow skills and every general one, each with those of its
-        offers that `may` lets pass; a skill without one is passed over. Raises what the embedder
+        offers that `may` keeps; a skill without one is passed over. Raises what the embedder
         raises."""
         listing, asked = self._listing, cleaned(text)
         if not listing.offers or not len(listing.comparison):
@@ -189,55 +189,64 @@ def _steps(skills: Sequence[SkillTexts], known: Collection[str]) -> Iterator[lis
 def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -> Matches:
     comparison = listing.comparison
     strength = strengths(likeness)
-    order = np.argsort(-strength, kind="stable")
-    narrow = _likeliest(listing, order[~comparison.is_general[order]].tolist(), may)
-    general = _offered(listing, order[comparison.is_general[order]].tolist(), may)
-    count = int((~comparison.is_general).sum())
-    alone = np.minimum.accumulate(1 - chances_of_none(likeness, list(narrow), count))
-    alone_of = dict(zip(narrow, alone.tolist(), strict=True))
-    none = 1 - alone_of[next(iter(narrow))] if narrow else 1.0
+    narrow = _likeliest(listing, _strongest_first(strength, comparison.narrow), may)
+    general = _offered(listing, _strongest_first(strength, comparison.general), may)
+    alone = np.minimum.accumulate(1 - chances_of_none(likeness, list(narrow), len(comparison.narrow)))
+    none = 1 - float(alone[0]) if narrow else 1.0
     # The strongest general skill is a rival like any other.
     rivals = [*narrow, *list(general)[:1]]
-    share = shares(strength[rivals], comparison.centres(rivals)) if rivals else ()
-    fit_of = {place: float((1 - none) * share[at]) for at, place in enumerate(narrow)}
+    share = shares(strength[rivals], comparison.centres(rivals))[: len(narrow)] if narrow else np.empty(0)
+    places = [*narrow, *general]
     found = [
-        Match(
-            offers=tuple(offers),
-            fit=fit_of.get(place, none),
-            dense=float(likeness.nearest[place]),
-            sparse=float(likeness.sparse[place]),
-            best_example=comparison.nearest_example(place, likeness),
-            alone=alone_of.get(place, 0.0),
+        Match(tuple(offers), fit, dense, sparse, comparison.nearest_example(place, likeness), chance)
+        for place, offers, fit, dense, sparse, chance in zip(
+            places,
+            [*narrow.values(), *general.values()],
+            [*((1 - none) * share).tolist(), *[none] * len(general)],
+            likeness.nearest[places].tolist(),
+            likeness.sparse[places].tolist(),
+            [*alone.tolist(), *[0.0] * len(general)],
+            strict=True,
         )
-        for place, offers in (narrow | general).items()
     ]
     return Matches(tuple(sorted(found, key=lambda match: -match.fit)), none, vector)
 
 
-def _offered(listing: _Listing, places: Sequence[int], may: _May) -> dict[int, list[Offer]]:
+def _strongest_first(strength: Vector, places: NDArray[np.intp]) -> Iterator[int]:
+    """These places, those of equal strength as they stand. The few that are mostly asked for are sorted
+    before it is known that more are."""
+    mine = strength[places]
+    is_first = np.ones(len(mine), np.bool_)
+    if len(mine) > _SORTED_FIRST:
+        is_first = mine >= np.partition(mine, -_SORTED_FIRST)[-_SORTED_FIRST]
+    for part in (is_first, ~is_first):
+        yield from places[part][np.argsort(-mine[part], kind="stable")].tolist()
+
+
+def _offered(listing: _Listing, places: Iterable[int], may: _May) -> dict[int, list[Offer]]:
     """The skills that somebody offers who may be asked, in order, and who does."""
     return {place: offers for place in places if (offers := _permitted(listing, place, may))}
 
 
 def _permitted(listing: _Listing, place: int, may: _May) -> list[Offer]:
-    return [offer for offer in listing.offers.get(listing.comparison.skills[place], ()) if may(offer)]
+    return may(listing.offers.get(listing.comparison.skills[place], ()))
 
 
-def _likeliest(listing: _Listing, places: Sequence[int], may: _May) -> dict[int, list[Offer]]:
+def _likeliest(listing: _Listing, places: Iterable[int], may: _May) -> dict[int, list[Offer]]:
     """The first MATCHED_SKILLS_MAX of these skills that somebody offers who may be asked; behind others
     those of which each peer has _MATCHED_PER_PEER that stand before them."""
-    counts: Counter[PeerId] = Counter()
+    counts: dict[PeerId, int] = {}
     first: dict[int, list[Offer]] = {}
     rest: dict[int, list[Offer]] = {}
     for place in places:
         offers = _permitted(listing, place, may)
         if not offers:
             continue
-        peers = {offer.peer for offer in offers}
         has_room = False
-        for peer in peers:
-            has_room = has_room or counts[peer] < _MATCHED_PER_PEER
-            counts[peer] += 1
+        for peer in {offer.peer for offer in offers}:
+            count = counts.get(peer, 0)
+            has_room = has_room or count < _MATCHED_PER_PEER
+            counts[peer] = count + 1
         (first if has_room else rest)[place] = offers
         if len(first) == MATCHED_SKILLS_MAX:
             break

@@ -29,6 +29,11 @@ def may_see(request_label: Label, peer_label: PeerLabel) -> bool:
     return peer_label in _MAY_SEE[request_label]
 
 
+def seeing(request_label: Label) -> frozenset[PeerLabel]:
+    """The labels of peers that may be given a request of this label."""
+    return _MAY_SEE[request_label]
+
+
 def shows_no_more(label: Label, than: Label) -> bool:
     """Whether whoever may see a request of the one label may see one of the other, too."""
     return _MAY_SEE[label] <= _MAY_SEE[than]

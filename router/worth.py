@@ -131,7 +131,7 @@ def shortlisted(offers: Sequence[Offer], sieve: Sieve, knowledge: Knowledge, now
     idlest. What is cooling down, and what a peer has beyond _SHORTLISTED_PER_PEER, is left out while there
     are others. Of a longer list most are looked at for size and load only, 0.3 us each."""
     if len(offers) <= SHORTLIST_MAX:
-        return [offer for offer in offers if sieve(offer)]
+        return sieve(offers)
     demand = sieve.demand
     load = np.array([it.running + it.queued for it in offers], np.float64)
     size = np.array([it.model.parameter_count if it.model else 0 for it in offers], np.float64)
@@ -170,7 +170,7 @@ class _Shortlist:
     def fill(self, room: int, order: Iterator[Offer], per_peer: int = _SHORTLISTED_PER_PEER) -> None:
         while len(self.offers) < room and (offer := next(order, None)) is not None:
             is_out = self.counts[offer.peer] >= per_peer or self._is_cooling(offer)
-            if not is_out and id(offer) not in self.offers and self.sieve(offer):
+            if not is_out and id(offer) not in self.offers and self.sieve((offer,)):
                 self.offers[id(offer)] = offer
                 self.counts[offer.peer] += 1
 

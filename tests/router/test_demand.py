@@ -93,10 +93,31 @@ def test_a_price_that_is_no_number_is_too_much() -> None:
     assert "would cost" in eligible(replace(AGENT, skill=card), ASKED)
 
 
+def test_a_sieve_lets_through_what_is_eligible_and_no_more() -> None:
+    free = replace(AGENT, skill=AGENT.skill.model_copy(update={"price": 0.0}))
+    offers = [offer(), offer(n_ctx=512), offer(5.0), offer(modes=("image/png",)), AGENT, free]
+    offers += [replace(each, label=label) for each in offers for label in ("self", "open")]
+    asks: list[dict[str, object]] = [
+        {},
+        {"prompt_chars": 1600},
+        {"takes": frozenset({"image/png"})},
+        {"makes": frozenset({"image/png"})},
+        {"features": frozenset({"tools"})},
+        {"policy": Policy("open", cost_max=0.5)},
+        {"policy": Policy("trusted", denied=listed(["model:tiny"]))},
+        {"policy": Policy("open", allowed=listed(["skill:sums"]))},
+    ]
+    for ask in asks:
+        sieve = Sieve(replace(ASKED, **ask))
+        able = [each for each in offers if not eligible(each, sieve.demand)]
+        assert list(map(id, sieve(offers))) == list(map(id, able)), ask
+        assert {id(each) for each, _ in sieve.filtered} == {*map(id, offers)} - {*map(id, able)}
+
+
 def test_only_some_of_what_was_filtered_is_told() -> None:
     sieve = Sieve(of_label("local"))
     offers = [replace(AGENT) for _ in range(FILTERED_TOLD_MAX + 5)]
-    assert not any(map(sieve, offers))
+    assert sieve(offers) == []
     assert len(sieve.filtered) == FILTERED_TOLD_MAX
 
 

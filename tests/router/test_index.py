@@ -114,7 +114,9 @@ def test_an_offer_that_may_not_be_asked_hides_nobody_behind_it(monkeypatch: pyte
         skills = SkillIndex(WordEmbedder())
         await skills.update(offers)
         found = [
-            await skills.match("divide 10 by 5", lambda each, asked=asked: each.peer in asked)
+            await skills.match(
+                "divide 10 by 5", lambda offers, asked=asked: [it for it in offers if it.peer in asked]
+            )
             for asked in ("bc", "b", "")
         ]
         return [[each.peer for match in matches.best for each in match.offers] for matches in found]
