@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = "A peer-to-peer mesh of small language models behind one OpenAI-compatible endpoint."
 _EPILOG = (
     "Start with `monai-node up`."
-    " Environment: MONAI_STATE_DIR, MONAI_JOIN, MONAI_LOG_LEVEL, MONAI_URL, MONAI_KEY (shown to the gateway)."
+    " Environment: MONAI_STATE_DIR, MONAI_JOIN, MONAI_LOG_LEVEL, MONAI_LOG_FORMAT, MONAI_URL,"
+    " MONAI_KEY (shown to the gateway)."
 )
 
 
@@ -75,6 +76,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=30.0,
         metavar="SECONDS",
         help="what SIGTERM leaves to runs and tasks to end by themselves (default: 30)",
+    )
+    node.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default=os.environ.get("MONAI_LOG_FORMAT", "text"),
+        help="one line or one JSON object for each event",
     )
     node.add_argument("--log-file", type=Path, help="default: node.log in the node's state folder")
     front = argparse.ArgumentParser(add_help=False)

@@ -63,7 +63,7 @@ def run_node(options: argparse.Namespace, wrap_transport: WrapTransport | None) 
     config = node_config(options)
     log_file: Path | None = options.log_file
     folder = open_state_dir(config.state_dir).node(config.name)
-    open_log(log_file or folder.log_file, options.log_level)
+    open_log(log_file or folder.log_file, options.log_level, options.log_format)
     supervisor = Supervisor.take_from(os.environ)
     console = Console(is_json=options.json, supervisor=supervisor)
     sources = [str(path) for path in options.sources or bundled_sources()] if options.command == "up" else []
@@ -379,6 +379,7 @@ def _facts(url: str, node: Node, pids: dict[str, int]) -> dict[str, object]:
 def _provider_command(options: argparse.Namespace, sources: Sequence[str]) -> list[str]:
     command = [sys.executable, "-m", "monai_node.mesh.cli", "serve", *sources, "--json"]
     command += ["--node-name", _PROVIDER_NAME, "--log-level", options.log_level, "--until-stdin-closes"]
+    command += ["--log-format", options.log_format]
     if options.state_dir:
         command += ["--state-dir", str(options.state_dir)]
     return command

@@ -7,25 +7,50 @@ say, such as the reason of a refusal, stays within its line. Only its owner can 
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import logging.handlers
 import os
 import stat
 import traceback
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
+from typing import cast
 
 from monai_node.registry.errors import SetupError
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 _FILE_BYTES_MAX = 4 << 20
 _FILES_KEPT = 3
 # py-libp2p writes thousands of warnings in normal operation; ours say what matters.
 _NOISY = ("libp2p", "multiaddr", "zeroconf", "httpx", "httpcore", "langgraph", "uvicorn", "asyncio")
+
+
+# What the lines written on behalf of one request, run or task are about.
+_context: ContextVar[Mapping[str, str]] = ContextVar("log context", default=MappingProxyType({}))
+
+
+@contextmanager
+def log_context(**about: str) -> Generator[None]:
+    """Lines written inside, and by tasks that begin there, are about this as well."""
+    token = _context.set({**_context.get(), **about})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def add_to_log_context(**about: str) -> None:
+    """As `log_context`, for the rest of the current task."""
+    _context.set({**_context.get(), **about})
 
 
 class LineFormatter(logging.Formatter):
@@ -48,6 +73,28 @@ class LineFormatter(logging.Formatter):
         return f"{where}{kind.__name__ if kind is not None else 'no exception'}"
 
 
+class JsonFormatter(LineFormatter):
+    """One record, one JSON object in ASCII: `time` (UTC), `level`, `logger`, `message`, what the line is
+    about (`run`, `task`, `peer`, `request_id`), the `facts` that it was written with, and of an exception its
+    class as `error` and as `trace` where it arose."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_context.get(),
+            **cast("Mapping[str, object]", getattr(record, "facts", {})),
+        }
+        if record.exc_info:
+            kind = record.exc_info[0]
+            line["error"] = kind.__name__ if kind is not None else None
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
 class PrivateFileHandler(logging.handlers.RotatingFileHandler):
     """A rotating log that nobody else on this machine can read."""
 
@@ -59,9 +106,11 @@ class PrivateFileHandler(logging.handlers.RotatingFileHandler):
         return os.fdopen(descriptor, "a", encoding=self.encoding, errors=self.errors)
 
 
-def open_log(path: Path, level: str) -> None:
-    """Send this process's log to `path`; SetupError when that cannot be written or `level` is none of
-    LEVELS, which an environment variable may say."""
+def open_log(path: Path, level: str, form: str = "text") -> None:
+    """Send this process's log to `path`; SetupError when that cannot be written, or `level` is none of
+    LEVELS or `form` none of FORMATS, which environment variables may say."""
+    if form not in FORMATS:
+        raise SetupError(f"{form!r} is not a log format; the formats are {', '.join(FORMATS)}")
     if level not in LEVELS:
         raise SetupError(f"{level!r} is not a log level; the levels are {', '.join(LEVELS)}")
     try:
@@ -71,7 +120,8 @@ def open_log(path: Path, level: str) -> None:
         )
     except OSError as error:
         raise SetupError(f"the log file {path} cannot be written ({error.strerror})") from None
-    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    as_text = LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if form == "json" else as_text)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from monai_node.mesh.engine.base import Engine
+from monai_node.mesh.logs import add_to_log_context
 from monai_node.registry.advert import Admission, ModelInfo, Skill
 from monai_node.registry.errors import (
     DeadlineExceeded,
@@ -125,6 +126,7 @@ class Provider:
         """Handle one task stream, from its request to its last frame."""
         async with asyncio.timeout(SEND_SECONDS):
             request = decode(await stream.receive(), TaskRequest)
+        add_to_log_context(run=request.run, task=request.task, peer=short(stream.peer))
         try:
             seat = self._admit(stream.peer, request)
         except MonaiError as error:

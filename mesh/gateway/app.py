@@ -6,6 +6,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access_log import AccessLog
 from monai_node.mesh.gateway.asyncapi import asyncapi_routes
 from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.config import GatewayConfig
@@ -56,6 +57,7 @@ def create_app(
     install_error_handlers(app)
     app.add_middleware(Idempotency, config=config)
     app.add_middleware(Guard, config=config, access=access, told={"x-mesh-hook": hook.name} if hook else {})
+    app.add_middleware(AccessLog, answered=metrics.answered)
     return app
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import Caller
+from monai_node.mesh.logs import add_to_log_context
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
 from monai_node.registry.events import AnswerCompleted, RunEvent, RunFailed, run_failed
 
@@ -84,6 +85,7 @@ class Feed:
     async def pump(self) -> None:
         """Runs the request. The backend's iterator is iterated and closed in this one task, because
         the run may own a task group, which cannot be left from another task."""
+        add_to_log_context(run=self._request.run)
         try:
             error = self._stopped_by or await self._run()
             if not self._has_ended:

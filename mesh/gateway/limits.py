@@ -25,6 +25,7 @@ from monai_node.mesh.gateway.access_rules import SOCKET_PROTOCOL, offered, right
 from monai_node.mesh.gateway.caller import NOBODY, Caller, set_caller
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import BodyTooSlow, NotAllowed, error_response
+from monai_node.mesh.logs import add_to_log_context
 from monai_node.registry.errors import Internal, MonaiError, RequestTooLarge, log_defect
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^:\[\]@/]+)(:\d{1,5})?", re.IGNORECASE)
@@ -132,7 +133,9 @@ class Guard:
         return None
 
     def _answer(self, scope: Scope, send: Send) -> _Answer:
-        return _Answer(send, self._access, request_id_of(Headers(scope=scope)), self._told)
+        request_id = request_id_of(Headers(scope=scope))
+        add_to_log_context(request_id=request_id)
+        return _Answer(send, self._access, request_id, self._told)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._answer(scope, send)

@@ -119,9 +119,9 @@ class Metrics:
         self._queued.observe(seconds)
 
     def answered(self, method: str, route: str, status: int) -> None:
-        """An HTTP request was answered; `route` is the template of its path, `status` 0 when it was cut."""
-        method = method if method in _METHODS else OTHER
-        self._answered.labels(method, route if self._routes.has(route) else OTHER, str(status)).inc()
+        """An HTTP request was answered; `route` is the template of its path, `status` as it was sent."""
+        route = route if self._routes.has(route) else OTHER
+        self._answered.labels(known_method(method), route, str(status)).inc()
 
     def code(self, code: str) -> str:
         """A kind of error as a label."""
@@ -209,6 +209,11 @@ class RunWatch:
         rest = min(event.usage.completion_tokens, _TOKENS_MAX) - 1
         if self._first is not None and rest > 0:
             metrics.output_token.observe((now - self._first) / rest)
+
+
+def known_method(method: str) -> str:
+    """What clients may have made up is OTHER."""
+    return method if method in _METHODS else OTHER
 
 
 class _Known:

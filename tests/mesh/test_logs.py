@@ -1,26 +1,34 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import stat
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from monai_node.mesh.logs import open_log
+from monai_node.mesh.logs import add_to_log_context, log_context, open_log
+from monai_node.registry.errors import SetupError
 
 LOG = logging.getLogger("monai_node.test_logs")
 
 
 @pytest.fixture
-def log_file(tmp_path: Path) -> Iterator[Path]:
+def form() -> str:
+    return "text"
+
+
+@pytest.fixture
+def log_file(tmp_path: Path, form: str) -> Iterator[Path]:
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     file = tmp_path / "node.log"
     mask = os.umask(0o022)
     try:
-        open_log(file, "debug")
+        open_log(file, "debug", form)
         yield file
     finally:
         os.umask(mask)
@@ -61,3 +69,43 @@ def test_a_log_that_others_could_read_is_closed_to_them(log_file: Path) -> None:
     older.chmod(0o644)
     open_log(older, "debug")
     assert stat.S_IMODE(older.stat().st_mode) == 0o600
+
+
+# --- as JSON ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("form", ["json"])
+def test_each_line_is_an_object_with_what_it_is_about(log_file: Path) -> None:
+    with log_context(request_id="req-1"):
+        add_to_log_context(run="run-1")
+        LOG.warning("%s refused: %s", "peer", "no\n\x1b[2J\u202e", extra={"facts": {"seconds": 0.5}})
+    LOG.info("afterwards")
+    first, second = log_file.read_text().splitlines()
+    assert first.isascii()
+    line = json.loads(first)
+    assert datetime.fromisoformat(line.pop("time")).tzinfo is not None
+    assert line == {
+        "level": "warning",
+        "logger": "monai_node.test_logs",
+        "message": "peer refused: no\n\x1b[2J\u202e",
+        "request_id": "req-1",
+        "run": "run-1",
+        "seconds": 0.5,
+    }
+    assert "run" not in json.loads(second)
+
+
+@pytest.mark.parametrize("form", ["json"])
+def test_an_exception_is_located_in_its_object_without_its_message(log_file: Path) -> None:
+    said = "what a user wrote"
+    try:
+        raise ValueError(said)
+    except ValueError:
+        LOG.exception("a handler failed")
+    line = json.loads(log_file.read_text())
+    assert line["error"] == "ValueError"
+    assert "test_logs.py" in line["trace"]
+    assert said not in log_file.read_text()
+
+
+def test_a_format_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="'yaml' is not a log format"):
+        open_log(tmp_path / "node.log", "info", "yaml")
