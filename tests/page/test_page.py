@@ -273,7 +273,6 @@ def test_everything_is_done_by_keyboard(page: Page, stage: Stage) -> None:
     page.locator(".node").first.focus()
     page.keyboard.press("ArrowDown")
     expect(page.locator(".node").nth(1)).to_be_focused()
-    page.keyboard.press("Enter")
     expect(page.locator(".details h3")).to_have_text("Task 2")
     page.keyboard.press("m")
     expect(page.locator("#mesh")).to_be_visible()
@@ -309,3 +308,58 @@ def test_conversations_are_saved_as_files(page: Page, stage: Stage, tmp_path: Pa
         page.get_by_role("button", name="Save “Name a tree” as a file").click()
     saved.value.save_as(tmp_path / "one.md")
     assert "**You:** Name a tree" in (tmp_path / "one.md").read_text()
+
+
+def test_who_leaves_while_an_answer_comes_finds_the_question_again(page: Page, stage: Stage) -> None:
+    ask(page, "Name a tree")
+    stage.wait_run()
+    stage.plan(("t1", "Name a tree", []))
+    expect(page.locator(".conversation")).to_have_count(1)
+    page.reload()
+    stage.wait_end()
+    expect(page.locator(".bubble")).to_have_text("Name a tree")
+    expect(page.locator(".answer .notice")).to_have_text("You stopped this answer.")
+    page.get_by_role("button", name="Ask again").click()
+    stage.tell("Oak")
+    expect(page.locator(".part")).to_contain_text("Oak")
+
+
+def test_a_conversation_that_is_deleted_while_it_goes_on_is_gone(page: Page, stage: Stage) -> None:
+    ask(page, "Name a tree")
+    stage.wait_run()
+    stage.plan(("t1", "Name a tree", []))
+    page.locator(".conversation").hover()
+    page.get_by_role("button", name="Delete “Name a tree”").click()
+    stage.wait_end()
+    expect(page.locator(".welcome")).to_be_visible()
+    page.reload()
+    expect(page.locator(".welcome")).to_be_visible()
+    expect(page.locator(".conversation")).to_have_count(0)
+
+
+def test_another_conversation_is_read_while_an_answer_comes(page: Page, stage: Stage) -> None:
+    ask(page, "Name a tree")
+    stage.tell("Oak")
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, "Name a flower")
+    stage.wait_run()
+    stage.plan(("t1", "Name a flower", []))
+    expect(page.locator(".node")).to_contain_text("Name a flower")
+    page.locator(".conversation").filter(has_text="Name a tree").click()
+    expect(page.locator(".part")).to_contain_text("Oak")
+    stage.send("t1", "anna")
+    stage.text("t1", "Rose")
+    stage.done("t1", "anna")
+    stage.finish()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(page.locator(".part")).to_contain_text("Oak")
+    page.locator(".conversation").filter(has_text="Name a flower").click()
+    expect(page.locator(".part")).to_contain_text("Rose")
+
+
+def test_what_a_user_writes_is_sent_as_it_is(page: Page, stage: Stage) -> None:
+    text = "\u200fשלום\u200f *x* <b>\n\tline"
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+    assert stage.wait_run().messages[-1].content == text.strip()
+    stage.say(None)

@@ -1,17 +1,17 @@
 // The page, put together.
 
+import { announce } from "./announce.js";
 import * as api from "./api.js";
 import { Composer } from "./composer.js";
 import { byId, fill, icon, saveFile } from "./dom.js";
 import { healthWords, nobody, showMesh } from "./mesh.js";
-import { Panel, sheet } from "./panel.js";
+import { Panel, sheet, SMALL } from "./panel.js";
 import { choose, setting } from "./settings.js";
 import { install } from "./shortcuts.js";
 import { saveConversation, showConversations } from "./sidebar.js";
 import { newConversation, Store } from "./store.js";
 import { Talk } from "./talk.js";
 import { count } from "./tally.js";
-import { announce } from "./turns.js";
 
 /** @typedef {import("./store.js").Conversation} Conversation */
 
@@ -57,6 +57,7 @@ async function startNew() {
 /** @param {string} id */
 async function remove(id) {
   if (!confirm("Delete this conversation? It cannot be brought back.")) return;
+  talk.abandon(id);
   await store.remove(id);
   if (id === talk.conversation.id) await startNew();
   else await list();
@@ -75,6 +76,7 @@ async function exportAll() {
 
 async function forgetAll() {
   if (!confirm("Delete all conversations? They cannot be brought back.")) return;
+  talk.abandon(talk.running?.conversation.id ?? "");
   await store.clear();
   await startNew();
 }
@@ -141,7 +143,7 @@ function nextTheme() {
 /** @param {"tasks" | "mesh"} name */
 function look(name) {
   panel.tab(name);
-  if (matchMedia("(max-width: 1080px)").matches) sheet("panel");
+  if (SMALL.matches) sheet("panel");
   else byId(`tab-${name}`).focus();
   if (name === "mesh") void refresh();
 }

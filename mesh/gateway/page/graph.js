@@ -122,7 +122,9 @@ export class GraphView {
     const at = nodes.findIndex((node) => node === document.activeElement);
     if (!step || at < 0) return;
     event.preventDefault();
-    nodes[(at + step + nodes.length) % nodes.length].focus();
+    const next = nodes[(at + step + nodes.length) % nodes.length];
+    next.focus();
+    if (next.getAttribute("aria-pressed") !== "true") next.click();
   }
 }
 

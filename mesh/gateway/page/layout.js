@@ -155,10 +155,12 @@ function straighten(layer, widthOf, gap, width) {
   layer.forEach((cell, at) => (cell.x = offsets[at] + Math.min(Math.max(shifts[at], 0), width - end)));
 }
 
-/** Below and above what it is linked to; links that pass by a layer move nobody. @param {Cell} cell */
+/** Below and above its own kind: nodes follow nodes, and a link that passes several layers goes straight.
+ * @param {Cell} cell */
 function wanted(cell) {
   const near = [...cell.up, ...cell.down];
-  const counted = near.some(({ isReal }) => isReal) ? near.filter(({ isReal }) => isReal) : near;
+  const alike = near.filter(({ isReal }) => isReal === cell.isReal);
+  const counted = alike.length ? alike : near;
   return counted.length ? counted.reduce((sum, other) => sum + other.x, 0) / counted.length : cell.x;
 }
 

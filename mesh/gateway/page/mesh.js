@@ -50,16 +50,17 @@ function command() {
 
 /** @param {any} peer @param {any[]} models @param {Tally | undefined} tally @param {boolean} isOpen */
 function peerElement(peer, models, tally, isOpen) {
-  const heard = peer.last_heard_seconds === null ? "" : `heard ${ago(peer.last_heard_seconds)}`;
   const load = peer.running + peer.queued ? `${peer.running} running, ${peer.queued} queued` : "idle";
   const state = STATES[/** @type {keyof STATES} */ (peer.state)] ?? peer.state;
-  const facts = [state, peer.state === "gone" ? "" : load, peer.state === "self" ? "" : heard].filter(Boolean).join(" · ");
+  const heard = peer.last_heard_seconds === null ? "" : `heard ${ago(peer.last_heard_seconds)}`;
+  const facts = [state, peer.state === "alive" || peer.state === "self" ? load : heard].filter(Boolean).join(" · ");
   return el("li", {}, el("details", { open: isOpen, data: { peer: peer.id, state: peer.state, hue: hueOf(peer.id) } },
     el("summary", {},
       el("span", { class: "dot", "aria-hidden": "true" }),
       el("span", { class: "peer-head" }, el("bdi", { class: "who" }, peerLabel(peer.name, peer.id)), el("span", { class: "faint" }, facts)),
       meter(peer), tally && spark(tally.rates)),
     el("div", { class: "peer-body" },
+      heard && el("p", { class: "faint" }, `${heard.charAt(0).toUpperCase()}${heard.slice(1)}.`),
       tally && session(tally),
       ...peer.models.map((/** @type {string} */ alias) => modelElement(alias, models.find(({ id }) => id === `${alias}@${peer.id}`)?.mesh)),
       skills(peer.skills),

@@ -6,6 +6,8 @@ import { GraphView } from "./graph.js";
 
 /** @typedef {import("./run.js").Run} Run */
 
+export const SMALL = matchMedia("(max-width: 1080px)"); // page.css: where the panel is a sheet
+
 export class Panel {
   /** @param {(tasks: string[]) => void} onPoint @param {(task: string, rating: "up" | "down") => void} onRate */
   constructor(onPoint, onRate) {
@@ -78,13 +80,16 @@ export class Panel {
     byId("open-panel").addEventListener("click", () => sheet("panel"));
     byId("close-panel").addEventListener("click", () => sheet(""));
     byId("veil").addEventListener("click", () => sheet(""));
+    SMALL.addEventListener("change", () => sheet(""));
   }
 }
 
-/** On small screens: open this sheet, which closes the other. @param {"" | "sidebar" | "panel"} name */
+/** On small screens: open this sheet, which closes the other; what it covers cannot be reached meanwhile.
+ * @param {"" | "sidebar" | "panel"} name */
 export function sheet(name) {
   const before = document.body.dataset.sheet ?? "";
   document.body.dataset.sheet = name;
+  for (const each of ["sidebar", "main", "panel"]) byId(each).inert = name !== "" && each !== name;
   byId("veil").hidden = !name;
   for (const each of ["sidebar", "panel"]) byId(`open-${each}`).setAttribute("aria-expanded", String(each === name));
   if (name) byId(name).querySelector("button")?.focus();

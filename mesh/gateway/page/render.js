@@ -6,7 +6,7 @@ import { parseFrom } from "./markdown.js";
 import { plural, target } from "./text.js";
 
 /** @typedef {import("./markdown.js").Block} Block */
-/** @typedef {import("./inline.js").Inline} Inline */
+/** @typedef {import("./emphasis.js").Inline} Inline */
 
 const CELLS_SHOWN = 600; // of one table; the rest on request
 const ITEMS_SHOWN = 400;
@@ -136,7 +136,7 @@ function inlineNode(piece) {
   }
 }
 
-/** Whether the words of a link are its address. @param {import("./inline.js").Link} link */
+/** Whether the words of a link are its address. @param {import("./emphasis.js").Link} link */
 function isSelfSaying({ href, children }) {
   const [only] = children;
   return children.length === 1 && only.type === "text" && [href, `${only.text}/`].includes(href) && href.startsWith(only.text);

@@ -1,5 +1,7 @@
 // Conversations, kept in this browser and nowhere else: IndexedDB, bounded. Without it they last as long as the page.
 
+import { stop } from "./run.js";
+
 /** @typedef {import("./run.js").Run} Run */
 /**
  * @typedef {{role: "user", text: string}} UserTurn
@@ -43,7 +45,10 @@ export class Store {
 
   /** @param {string} id @returns {Promise<Conversation | null>} */
   async load(id) {
-    return (await this.#do("readonly", (_, bodies) => bodies.get(id))) ?? null;
+    const found = await this.#do("readonly", (_, bodies) => bodies.get(id));
+    // The page was left while an answer came.
+    for (const turn of found?.turns ?? []) if (turn.run?.status === "running") stop(turn.run);
+    return found ?? null;
   }
 
   /** Keep this one, and the newest of the others; false when it is too long or there is no room.

@@ -1,19 +1,23 @@
 // One conversation on screen: asks, stops, tries again, and keeps what was said.
 
+import { announce, follow } from "./announce.js";
 import * as api from "./api.js";
 import { byId, el, fill } from "./dom.js";
 import { draftOf, graphOf } from "./draft.js";
+import { sheet, SMALL } from "./panel.js";
 import { asRun, PlanEditor } from "./plan_editor.js";
 import { answerOf, apply, fail, openRun, stop } from "./run.js";
 import { newConversation } from "./store.js";
-import { brief, clean, plural } from "./text.js";
-import { announce, AnswerView, userElement, welcome } from "./turns.js";
+import { brief, plural } from "./text.js";
+import { AnswerView, userElement, welcome } from "./turns.js";
 
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {import("./store.js").AnswerTurn} AnswerTurn */
 /** @typedef {import("./store.js").Conversation} Conversation */
 /** @typedef {import("./composer.js").Composer} Composer */
 /** @typedef {import("./panel.js").Panel} Panel */
+/** @typedef {{abort: AbortController, turn: AnswerTurn | null, conversation: Conversation, isAbandoned: boolean}} Running
+ *   without a turn while a plan is made */
 
 const NEAR_PX = 120; // from the end: whoever reads there wants to follow
 const BUSY = 4; // drawing may take one part in so many of the time
@@ -31,8 +35,10 @@ export class Talk {
     this.conversation = newConversation();
     /** @type {Map<AnswerTurn, AnswerView>} */
     this.views = new Map();
-    /** @type {{abort: AbortController, turn: AnswerTurn | null, conversation: Conversation} | null} */
+    /** @type {Running | null} */
     this.running = null;
+    /** @type {PlanEditor | null} */
+    this.editor = null;
     this.drawAgain = 0; // ms: not before
     this.isDrawing = false;
   }
@@ -45,7 +51,7 @@ export class Talk {
     this.#draw();
     const last = conversation.turns.findLast(({ role }) => role === "assistant");
     this.panel.inspect(/** @type {AnswerTurn | undefined} */ (last)?.run ?? null);
-    this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.scroller.scrollTop = last ? this.scroller.scrollHeight : 0;
   }
 
   /** @param {string} text what the user says next */
@@ -53,12 +59,19 @@ export class Talk {
     if (this.running) return;
     this.#cancelPlan();
     this.conversation.title ||= brief(text, 80);
-    this.conversation.turns.push({ role: "user", text: clean(text) });
+    this.conversation.turns.push({ role: "user", text });
     this.#answer();
   }
 
   stop() {
     this.running?.abort.abort();
+  }
+
+  /** Nothing is kept any more of the conversation with this id. @param {string} id */
+  abandon(id) {
+    if (this.running?.conversation.id !== id) return;
+    this.running.isAbandoned = true;
+    this.stop();
   }
 
   /** What was said, as the API takes it; a turn without an answer is left out with its question.
@@ -75,23 +88,34 @@ export class Talk {
   #answer() {
     this.#draw();
     this.scroller.scrollTop = this.scroller.scrollHeight;
-    void (this.composer.plansFirst ? this.#plan() : this.#run((options, signal) => api.ask(this.#messages(), options, signal)));
+    void (this.composer.plansFirst ? this.#plan() : this.#run(api.ask));
   }
 
   async #plan() {
-    const abort = new AbortController();
-    this.running = { abort, turn: null, conversation: this.conversation };
-    this.composer.running(true);
+    const running = this.#begin(null);
+    const { conversation, abort } = running;
+    this.#draw();
     announce("Making a plan");
     try {
-      this.#edit(await api.plan(this.#messages(), this.composer.options, abort.signal));
+      const view = await api.plan(this.#messages(), this.composer.options, abort.signal);
+      if (conversation === this.conversation) this.#edit(view);
     } catch (error) {
-      const turn = this.#push();
-      end(turn.run, error, abort.signal);
+      end(this.#push(conversation).run, error, abort.signal);
     }
+    this.#over();
+    if (conversation === this.conversation) this.#draw();
+  }
+
+  /** @param {AnswerTurn | null} turn @returns {Running} */
+  #begin(turn) {
+    this.running = { abort: new AbortController(), turn, conversation: this.conversation, isAbandoned: false };
+    this.composer.running(true);
+    return this.running;
+  }
+
+  #over() {
     this.running = null;
     this.composer.running(false);
-    this.#draw();
   }
 
   /** @param {any} view what `POST /v1/plan` answered */
@@ -99,7 +123,7 @@ export class Talk {
     const draft = draftOf(view);
     const run = (/** @type {import("./draft.js").Draft} */ chosen) => {
       this.editor = null;
-      void this.#run((options, signal) => api.runPlan(graphOf(chosen), this.#messages(), options, signal));
+      void this.#run((messages, options, signal) => api.runPlan(graphOf(chosen), messages, options, signal));
     };
     const cancel = () => {
       this.#cancelPlan();
@@ -120,44 +144,43 @@ export class Talk {
     this.panel.inspect(null);
   }
 
-  #push() {
+  /** @param {Conversation} conversation */
+  #push(conversation) {
     /** @type {AnswerTurn} */
     const turn = { role: "assistant", run: openRun(), rating: "" };
-    this.conversation.turns.push(turn);
+    conversation.turns.push(turn);
     return turn;
   }
 
-  /** @param {(options: import("./api.js").Options, signal: AbortSignal) => AsyncIterable<any>} start */
+  /** @param {(messages: import("./api.js").Message[], options: import("./api.js").Options, signal: AbortSignal) =>
+   *   AsyncIterable<any>} start */
   async #run(start) {
-    const abort = new AbortController();
+    const messages = this.#messages();
     const { conversation } = this;
-    // The question is what the answer follows: the events are asked for before the open answer stands there.
-    const events = start(this.composer.options, abort.signal);
-    const turn = this.#push();
-    this.running = { abort, turn, conversation };
-    this.composer.running(true);
+    const turn = this.#push(conversation);
+    const running = this.#begin(turn);
     this.panel.inspect(turn.run);
     this.panel.tab("tasks");
     this.#draw();
+    void this.told.changed(conversation); // whoever leaves now finds the question again
     const started = performance.now();
     const ticking = setInterval(() => this.#later(), TICK_MS);
     try {
-      for await (const event of events) {
+      for await (const event of start(messages, this.composer.options, running.abort.signal)) {
         apply(turn.run, event, performance.now());
-        say(turn.run, event);
+        follow(turn.run, event);
         this.#later();
       }
     } catch (error) {
-      end(turn.run, error, abort.signal);
+      end(turn.run, error, running.abort.signal);
     }
     clearInterval(ticking);
     turn.run.seconds = (performance.now() - started) / 1000;
-    this.running = null;
-    this.composer.running(false);
+    this.#over();
     this.told.ended(turn.run);
     this.#later();
     conversation.updated = Date.now();
-    await this.told.changed(conversation);
+    if (!running.isAbandoned) await this.told.changed(conversation);
   }
 
   /** Draw with the next frame, but leave the page time for its user. */
@@ -203,7 +226,7 @@ export class Talk {
     let view = this.views.get(turn);
     if (!view) {
       view = new AnswerView(turn, {
-        inspect: (of, task) => this.inspect(of, task),
+        inspect: (of, task, opens) => this.#inspect(of, task, opens),
         point: (of, tasks) => this.panel.run === of.run && this.point(tasks),
         retry: (of) => this.#retry(of),
         rate: (of, rating) => void this.#rate(of, rating),
@@ -214,10 +237,11 @@ export class Talk {
     return view;
   }
 
-  /** @param {AnswerTurn} turn @param {string} task */
-  inspect(turn, task) {
+  /** @param {AnswerTurn} turn @param {string} task @param {boolean} opens the panel, where it is not seen */
+  #inspect(turn, task, opens) {
     this.panel.tab("tasks");
     this.panel.inspect(turn.run, task);
+    if (opens && SMALL.matches) sheet("panel");
     this.point([task]);
   }
 
@@ -270,13 +294,4 @@ function end(run, error, signal) {
   if (error instanceof api.Refused) return fail(run, error);
   fail(run, { message: "This page could not read the gateway's answer: reload it, then try again.", code: "", status: 0 });
   console.error(error);
-}
-
-/** For those who listen: what a run came to, not every word of it. @param {Run} run @param {any} event */
-function say(run, event) {
-  const number = 1 + run.tasks.findIndex(({ id }) => id === event.task);
-  if (event.type === "task.completed") announce(`Task ${number} of ${run.tasks.length} is done.`);
-  else if (event.type === "task.failed") announce(`Task ${number} failed: ${event.message}`);
-  else if (event.type === "task.continued") announce(`Task ${number} is handed on to another peer.`);
-  else if (event.type === "answer.completed") announce("The answer is complete.");
 }

@@ -1,23 +1,23 @@
 // What was said: the user's turns, and answers whose parts show who made them.
 
-import { byId, copyButton, el, fill, icon, iconButton } from "./dom.js";
+import { copyButton, el, fill, icon, iconButton } from "./dom.js";
 import { hueOf } from "./hue.js";
 import { MarkdownView } from "./render.js";
 import { answerOf, holder, wasHandedOn } from "./run.js";
-import { brief, duration, peerLabel, plural } from "./text.js";
+import { brief, clean, duration, peerLabel, plural } from "./text.js";
 
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {import("./run.js").Task} Task */
 /** @typedef {import("./store.js").AnswerTurn} AnswerTurn */
 /** @typedef {import("./store.js").UserTurn} UserTurn */
 /**
- * @typedef {{inspect: (turn: AnswerTurn, task: string) => void, point: (turn: AnswerTurn, tasks: string[]) => void,
+ * @typedef {{inspect: (turn: AnswerTurn, task: string, opens: boolean) => void, point: (turn: AnswerTurn, tasks: string[]) => void,
  *   retry: (turn: AnswerTurn) => void, rate: (turn: AnswerTurn, rating: "up" | "down") => void}} AnswerActs
  */
 
 /** @param {UserTurn} turn @param {(text: string) => void} onEdit told of the new words @returns {HTMLElement} */
 export function userElement(turn, onEdit) {
-  const words = el("div", { class: "bubble", dir: "auto" }, turn.text);
+  const words = el("div", { class: "bubble", dir: "auto" }, clean(turn.text));
   const edit = iconButton("edit", "Change your message", () => element.replaceChildren(editor(turn, done, onEdit)));
   const row = el("div", { class: "actions" }, copyButton(() => turn.text, "Copy your message"), edit);
   const element = el("article", { class: "turn asked", "aria-label": "You" }, words, row);
@@ -55,7 +55,7 @@ export class AnswerView {
   constructor(turn, acts) {
     this.turn = turn;
     this.acts = acts;
-    this.strip = el("button", { type: "button", class: "strip", on: { click: () => acts.inspect(turn, "") } });
+    this.strip = el("button", { type: "button", class: "strip", on: { click: () => acts.inspect(turn, "", true) } });
     this.parts = el("div", { class: "parts" });
     this.end = el("div", { class: "end" });
     this.element = el("article", { class: "turn answer", "aria-label": "Answer" }, this.strip, this.parts, this.end);
@@ -98,7 +98,7 @@ export class AnswerView {
     const label = el("bdi", { class: "part-label", "aria-hidden": "true" });
     const on = {
       ...this.#pointing([task]),
-      click: () => task && getSelection()?.isCollapsed !== false && this.acts.inspect(this.turn, task),
+      click: () => task && getSelection()?.isCollapsed !== false && this.acts.inspect(this.turn, task, false),
     };
     const element = el("section", { class: "part", tabindex: "0", "aria-label": "Part of the answer", on }, label, text.element);
     this.parts.append(element);
@@ -134,7 +134,7 @@ export class AnswerView {
     if (made.size === 0) return null;
     const chips = [...made].map(([maker, tasks]) => {
       const flags = [tasks.some(({ verdict }) => verdict) && "not quite right", tasks.some(wasHandedOn) && "handed on"];
-      const on = { click: () => this.acts.inspect(this.turn, tasks[0].id), ...this.#pointing(tasks.map(({ id }) => id)) };
+      const on = { click: () => this.acts.inspect(this.turn, tasks[0].id, true), ...this.#pointing(tasks.map(({ id }) => id)) };
       const title = tasks.map(({ words }) => brief(words, 100)).join("\n");
       return el("button", { type: "button", class: "maker", data: { hue: hueOf(holder(tasks[0])?.peer ?? "") }, title, on },
         el("span", { class: "dot", "aria-hidden": "true" }), el("bdi", {}, maker),
@@ -195,9 +195,4 @@ export function welcome(ask) {
     el("h3", {}, "What should the mesh do?"),
     el("p", {}, "Ask for several things at once. Each becomes a task, each task goes to the peer that does it best, and every part of the answer says who made it."),
     el("ul", {}, ...EXAMPLES.map(example)));
-}
-
-/** Words for those who do not see the page; said once each. @param {string} words */
-export function announce(words) {
-  byId("status").textContent = words;
 }
