@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from openai import NotFoundError, OpenAI
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from faults.client import StreamClient
 from faults.history import History, MeshEvent
@@ -193,7 +194,12 @@ def test_a_model_is_asked_by_its_alias_and_at_one_peer(mesh: LiveMesh, client: O
 
 # --- what is not planned --------------------------------------------------------------------------
 LONG_SYSTEM_PROMPT = "You are the assistant of a shop that sells boats. " * 10
-TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+WORD: dict[str, object] = {
+    "type": "object",
+    "properties": {"word": {"type": "string", "maxLength": 12}},
+    "required": ["word"],
+}
+TOOL: ChatCompletionToolParam = {"type": "function", "function": {"name": "look_up", "parameters": WORD}}
 
 
 def test_a_long_system_prompt_is_passed_through_whole_to_one_model(mesh: LiveMesh, history: History) -> None:
@@ -205,13 +211,71 @@ def test_a_long_system_prompt_is_passed_through_whole_to_one_model(mesh: LiveMes
     assert [part["model"] for part in ended["parts"]] == [MODEL]
 
 
-def test_tools_that_no_model_here_can_call_are_refused_and_not_ignored(
-    mesh: LiveMesh, history: History
+def test_a_tool_that_must_be_called_is_called_by_a_small_model_and_its_result_read_by_the_same(
+    client: OpenAI,
 ) -> None:
-    result = StreamClient(mesh.url, history).chat(BOTH, tools=[TOOL])
-    assert result.error == "unsupported"
-    assert len(events_of(history, "plan.task")) == 1
-    assert not events_of(history, "task.dispatched")
+    asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": BOTH}]
+    called = client.chat.completions.create(
+        model="mesh", messages=asked, tools=[TOOL], tool_choice="required", max_tokens=60, seed=1
+    )
+    assert called.choices[0].finish_reason == "tool_calls"
+    (call,) = called.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "look_up"
+    assert "word" in json.loads(call.function.arguments)
+    turns: list[ChatCompletionMessageParam] = [
+        *asked,
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.function.name, "arguments": call.function.arguments},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": call.id, "content": "Rivers run to the sea."},
+    ]
+    answered = client.chat.completions.create(model="mesh", messages=turns, tools=[TOOL], max_tokens=8)
+    parts = [(answer.model_extra or {})["mesh"]["parts"] for answer in (called, answered)]
+    assert [len(each) for each in parts] == [1, 1]
+    assert parts[0][0]["peer"] == parts[1][0]["peer"]
+
+
+def test_several_answers_with_the_chances_of_their_tokens(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="mesh",
+        messages=[{"role": "user", "content": BOTH}],
+        n=2,
+        seed=1,
+        temperature=1.5,
+        logprobs=True,
+        top_logprobs=2,
+        max_tokens=6,
+    )
+    for choice in answer.choices:
+        assert choice.logprobs is not None
+        told = choice.logprobs.content or []
+        assert len(told) == 6
+        assert "".join(token.token for token in told) == choice.message.content
+        assert all(len(token.top_logprobs) == 2 for token in told)
+    assert len({choice.message.content for choice in answer.choices}) == 2
+
+
+def test_how_likely_a_text_is_as_harnesses_ask_for_it(client: OpenAI) -> None:
+    """lm-eval's loglikelihood: the prompt is echoed, and one token more is written."""
+    told = client.completions.create(
+        model=MODEL, prompt=[504, 3575, 282, 4649, 314], echo=True, logprobs=1, max_tokens=1, temperature=0
+    )
+    found = told.choices[0].logprobs
+    assert found is not None
+    assert found.tokens == ["The", " capital", " of", " France", " is", " Paris"]
+    chances = found.token_logprobs or []
+    assert chances[0] is None
+    assert all(chance is not None and chance < 0 for chance in chances[1:])
+    assert told.choices[0].text == "The capital of France is Paris"
+    assert client.completions.create(model="mesh", prompt="The capital of France is").choices[0].text
 
 
 def test_a_local_request_on_a_gateway_without_models_leaves_the_node_by_no_byte(
@@ -297,7 +361,7 @@ def test_a_server_behind_a_url_is_asked_by_its_alias(mesh: LiveMesh, remote: lis
 def test_tools_go_whole_to_a_model_that_can_call_them(
     mesh: LiveMesh, remote: list[dict[str, Any]], history: History
 ) -> None:
-    result = StreamClient(mesh.url, history).chat(BOTH, tools=[TOOL])
+    result = StreamClient(mesh.url, history).chat(BOTH, model="echo-1", tools=[TOOL])
     assert (result.how, result.text) == ("done", "Echo from afar.")
     assert len(events_of(history, "plan.task")) == 1
     (ended,) = events_of(history, "answer.completed")
