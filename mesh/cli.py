@@ -123,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     front.add_argument(
         "--embedder",
-        choices=("auto", "torch", "gguf"),
+        choices=("auto", "torch", "sentence-transformers", "gguf"),
         default="auto",
         help="what compares texts; gguf does without torch (default: with torch where it is installed)",
     )

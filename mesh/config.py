@@ -20,8 +20,8 @@ _SLUG_CHARS_MAX = 64
 # Who divides requests at a gateway; "auto": whoever was measured to do it best.
 PlannerChoice = Literal["auto", "rules", "small", "lora", "model"]
 # What makes vectors at a gateway; "auto": torch where it can be imported, for the small labeller needs it,
-# too, else llama.cpp.
-EmbedderChoice = Literal["auto", "torch", "gguf"]
+# too, else llama.cpp. Their vectors agree; sentence-transformers is the reference, and the slowest.
+EmbedderChoice = Literal["auto", "torch", "sentence-transformers", "gguf"]
 
 
 @dataclass(frozen=True, slots=True)

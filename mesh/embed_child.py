@@ -1,5 +1,6 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-"""The child process of the embedder: all-MiniLM-L6-v2 on one thread, in torch or in llama.cpp.
+"""The child process of the embedder: all-MiniLM-L6-v2 on one thread, in torch, in llama.cpp, or in
+sentence-transformers, whose vectors are what the others must give.
 
 The small labeller reads through the same weights in torch, so it lives here too, where torch is. The
 weights come from an installed package and are checked by digest before anything reads them; the network
@@ -56,7 +57,13 @@ def run(channel: Channel, config: dict[str, Any]) -> None:
     choice = config["choice"]
     if choice == "auto":
         choice = "torch" if _has_torch() else "gguf"
-    model = _open_gguf(directory, Path(config["folder"])) if choice == "gguf" else _open_torch(directory)
+    match choice:
+        case "gguf":
+            model = _open_gguf(directory, Path(config["folder"]))
+        case "sentence-transformers":
+            model = _open_sentence_transformers(directory)
+        case _:
+            model = _open_torch(directory)
 
     async def handle(op: str, payload: Any) -> AsyncGenerator[Any, None]:
         if op == "label":
@@ -118,6 +125,28 @@ def _open_torch(directory: Path) -> _Loaded:
     fingerprint = f"torch/{_NAME}{WEIGHTS_SHA256}"
     encoder = engine.Encoder(weights)
     return _Loaded(fingerprint, _Tokeniser(directory), encoder, _labeller(weights, directory))
+
+
+def _open_sentence_transformers(directory: Path) -> _Loaded:
+    """The reference: the library's own layers and pooling. Slower to load, by its imports, and to embed."""
+    check_weights(directory)
+    torch = required("torch")
+    torch.set_num_threads(1)
+    library = required("sentence_transformers")
+    model = library.SentenceTransformer(str(directory), device="cpu", local_files_only=True)
+
+    def encode(texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        ids = [torch.tensor(tokens) for tokens in texts]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        lengths = torch.tensor([len(tokens) for tokens in texts])
+        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
+        with torch.inference_mode():
+            found = model({"input_ids": padded, "attention_mask": mask})["sentence_embedding"]
+        return torch.nn.functional.normalize(found).numpy()
+
+    fingerprint = f"sentence-transformers/{_NAME}{WEIGHTS_SHA256}"
+    labeller = _labeller(model[0].auto_model.state_dict(), directory)
+    return _Loaded(fingerprint, _Tokeniser(directory), encode, labeller)
 
 
 def _open_gguf(directory: Path, folder: Path) -> _Loaded:

@@ -1,8 +1,8 @@
-"""Measure the embedder in torch and the one in llama.cpp: `python tests/bench/embedder.py --json`.
+"""Measure the embedder in torch, sentence-transformers and llama.cpp: `python tests/bench/embedder.py --json`.
 
 Prints one JSON line. Texts are requests and announced skills ($MONAI_BENCH_DATA, default ../shared/bench
 beside the repository; without them the line says `skipped`). Each embedder runs in a process of its own, on
-one thread, as at a gateway; figures include the way there and back, and the two take turns with the same
+one thread, as at a gateway; figures include the way there and back, and they take turns with the same
 texts, so that whatever else the machine does strikes both.
 
 - `load_seconds`: until the process is ready; `first_load_seconds` where llama.cpp has no file yet.
@@ -10,7 +10,7 @@ texts, so that whatever else the machine does strikes both.
 - `milliseconds`: of one request by itself.
 - `processor_milliseconds`: what a text costs the process, which a busy machine changes less.
 - `resident_mb`: of the process, after all that; of it `shared_mb` is of files that other processes may share.
-- `likeness`: cosine of the two vectors of a text.
+- `likeness`: lowest and mean cosine of a text's vectors to that of sentence-transformers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from monai_node.mesh.config import EmbedderChoice
 from monai_node.mesh.embedders import SentenceEmbedder, open_embedder
 
 ROOT = Path(__file__).resolve().parents[2]
-CHOICES: tuple[EmbedderChoice, ...] = ("torch", "gguf")
+CHOICES: tuple[EmbedderChoice, ...] = ("torch", "sentence-transformers", "gguf")
 BATCH_TEXTS = 64
 
 
@@ -120,10 +120,11 @@ async def measure(data: Path, count: int) -> dict[str, Any]:
         figures: dict[str, Any] = {
             choice: arm.figures(len(single), len(many)) for choice, arm in arms.items()
         }
-        rows = [await arm.embedder.embed(many) for arm in arms.values()]
-        likeness = np.einsum("ij,ij->i", *rows)
+        reference = await arms["sentence-transformers"].embedder.embed(many)
+        for choice, arm in arms.items():
+            likeness = np.einsum("ij,ij->i", await arm.embedder.embed(many), reference)
+            figures[choice]["likeness"] = {"min": float(likeness.min()), "mean": float(likeness.mean())}
     figures["gguf"]["first_load_seconds"] = first_load_seconds
-    figures["likeness"] = {"min": float(likeness.min()), "mean": float(likeness.mean())}
     return figures
 
 

@@ -315,6 +315,10 @@ def test_the_vectors_are_those_of_sentence_transformers(opened: Opened) -> None:
     expected = reference.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     likeness = np.einsum("ij,ij->i", opened.embed(texts), expected)
     assert likeness.min() > 0.99999, repr(texts[int(likeness.argmin())])
+    with _open(open_embedder("sentence-transformers", Path())) as library:
+        likeness = np.einsum("ij,ij->i", library.embed(texts), expected)
+        assert likeness.min() > 0.99999
+        assert library.embedder.has_labeller
 
 
 @pytest.mark.model
