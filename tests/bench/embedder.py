@@ -1,4 +1,4 @@
-"""Measure the embedder in torch, sentence-transformers and llama.cpp: `python tests/bench/embedder.py --json`.
+"""The embedder in torch, sentence-transformers and llama.cpp: `python tests/bench/embedder.py --json`.
 
 Prints one JSON line. Texts are requests and announced skills ($MONAI_BENCH_DATA, default ../shared/bench
 beside the repository; without them the line says `skipped`). Each embedder runs in a process of its own, on
