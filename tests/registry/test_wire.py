@@ -28,6 +28,7 @@ from monai_node.registry.wire import (
     HelloProof,
     HelloRefused,
     Introduction,
+    LikelyToken,
     Message,
     Parameters,
     Probe,
@@ -39,6 +40,7 @@ from monai_node.registry.wire import (
     TaskInput,
     TaskRequest,
     Timings,
+    TokenLogprob,
     Usage,
     cbor,
     decode,
@@ -396,6 +398,10 @@ def test_the_longest_message_of_each_small_kind_fits_its_frame(message: AnyMessa
         (TaskFailed, {"t": "failed", "attempt": "a", "code": "c", "message": "m" * 513}),
         (TaskCompleted, {"t": "completed", "attempt": "a", "timings": {"queue_ms": math.inf}}),
         (TaskCompleted, {"t": "completed", "attempt": "a", "usage": {"prompt_tokens": -1}}),
+        (TaskDelta, {"t": "delta", "attempt": "a", "text": "", "logprobs": [{"token": "x"}] * 257}),
+        (TaskDelta, {"t": "delta", "attempt": "a", "text": "", "logprobs": [{"token": "x", "bytes": [256]}]}),
+        (TaskRequest, uncbor(encode(request())) | {"parameters": {"logprobs": 21}}),
+        (TaskRequest, uncbor(encode(request())) | {"parameters": {"logit_bias": {"word": 1.0}}}),
         (TaskRequest, uncbor(encode(request())) | {"remaining_ms": 0}),
         (TaskRequest, uncbor(encode(request())) | {"remaining_ms": 3_600_001}),
         (TaskRequest, uncbor(encode(request())) | {"label": "public"}),
@@ -413,3 +419,10 @@ def test_a_refused_frame_is_described_in_one_printable_line() -> None:
     with pytest.raises(ProtocolViolation) as raised:
         decode(cbor({"t": "x\n2026 ERROR forged \x1b[2J\u202e"}), Hello)
     assert raised.value.message.isprintable()
+
+
+def test_a_token_without_a_chance_of_its_own_goes_there_and_back() -> None:
+    other = LikelyToken(token="Ho", logprob=-2.0, bytes=[72, 111])
+    told = [TokenLogprob(token="Hi", logprob=None), TokenLogprob(token="!", logprob=-0.5, top=[other])]
+    delta = TaskDelta(attempt="a", text="Hi!", logprobs=told)
+    assert decode(encode(delta), TaskDelta) == delta

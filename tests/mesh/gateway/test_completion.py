@@ -22,6 +22,7 @@ from monai_node.registry.events import (
     RunFailed,
     TaskText,
 )
+from monai_node.registry.wire import LikelyToken, TokenLogprob
 
 HEAD = Head(run="run-abc", model="mesh", created=1_700_000_000)
 TASK = PlanTask(run="run-abc", task="t1", text="say hello", depends_on=[])
@@ -223,3 +224,17 @@ def test_chunks_are_what_openai_documents(
     schema = schemas["CreateChatCompletionStreamResponse"]
     for chunk in _objects(_stream(TASK, _said("Hello"), done, include_usage=include_usage)):
         assert _problems(schema, chunk, schemas, "$") == []
+
+
+def test_what_is_told_of_tokens_is_what_openai_documents(schemas: dict[str, Any]) -> None:
+    other = LikelyToken(token="Ho", logprob=-2.0, bytes=[72, 111])
+    told = TokenLogprob(token="Hi", logprob=-0.5, bytes=[72, 105], top=[other])
+    delta = AnswerDelta(run="run-abc", text="Hi", logprobs=[told])
+    said = Said("run-abc")
+    for event in (TASK, delta, DONE):
+        said.take(event)
+    whole = json.loads(encode_json(completion(HEAD, [said, said])))
+    assert _problems(schemas["CreateChatCompletionResponse"], whole, schemas, "$") == []
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1]
+    for chunk in _objects(_stream(TASK, delta, DONE)):
+        assert _problems(schemas["CreateChatCompletionStreamResponse"], chunk, schemas, "$") == []
