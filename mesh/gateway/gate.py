@@ -117,8 +117,10 @@ class RunGate:
             last.set_exception(self._refusal(position - 1))
 
     def _position(self, key: str, place: _Place) -> int:
-        """The place in a line that is left, from 1: as if of each key one were served in turn."""
-        ahead = self._lines[key].index(place)
+        """The place in a line that is left, from 1: as if of each key one were served in turn. 1 also when a
+        free place was just offered to it, in the same turn of the loop in which its time was over."""
+        line = self._lines.get(key, ())
+        ahead = line.index(place) if place in line else 0
         others = (len(line) for other, line in self._lines.items() if other != key)
         return 1 + ahead + sum(min(length, ahead) for length in others)
 

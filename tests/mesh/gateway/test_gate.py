@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -37,8 +38,11 @@ class _Users:
         await settle()
         return self._tasks[name]
 
-    async def end(self, name: str) -> None:
+    def release(self, name: str) -> None:
         self._leave[name].set()
+
+    async def end(self, name: str) -> None:
+        self.release(name)
         await self._tasks[name]
         await settle()
 
@@ -145,6 +149,24 @@ def test_who_waited_long_enough_is_told_where_it_stood() -> None:
                 await (await users.ask("b"))
             assert refused.value.position == 1
             assert gate.waiting_count == 0
+
+    _run(main())
+
+
+def test_whose_time_is_over_just_as_a_place_is_free_is_turned_away_and_the_place_is_kept() -> None:
+    async def main() -> None:
+        gate = RunGate(1, 8, 0.02)
+        async with _users(gate) as users:
+            await users.ask("a")
+            late = [await users.ask(name) for name in "bc"]
+            asyncio.get_running_loop().call_later(0.01, users.release, "a")
+            time.sleep(0.05)  # all of this is due in one turn of the loop
+            for each in late:
+                with pytest.raises(TooManyRuns) as refused:
+                    await each
+                assert refused.value.position == 1
+            await users.ask("d")
+            assert users.entered == ["a", "d"]
 
     _run(main())
 
