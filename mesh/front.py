@@ -77,7 +77,8 @@ class Front:
         self._offers = Offers(node)
         evidence = Evidence(Health(), Speeds(), ledger)
         self._health = evidence.health
-        attempts = Ledgers(*([ledger] if ledger is not None else []), *told)
+        traces = node.traces
+        attempts = Ledgers(*(each for each in (ledger, traces, *told) if each is not None))
         self.routing = Routing(
             self._offers, self._embedder, announced or self._embedder, options.policy, evidence
         )
@@ -88,6 +89,7 @@ class Front:
             heard=node.directory.heard,
             is_alive=lambda peer: node.directory.liveness(peer) == "alive",
             ledger=SpeedLedger(evidence.speeds, time.monotonic, attempts),
+            traceparent_of=traces.traceparent_of if traces is not None else None,
         )
         self._planning = open_planning(
             options.planner,

@@ -31,7 +31,10 @@ FORMATS = ("text", "json")
 _FILE_BYTES_MAX = 4 << 20
 _FILES_KEPT = 3
 # py-libp2p writes thousands of warnings in normal operation; ours say what matters.
-_NOISY = ("libp2p", "multiaddr", "zeroconf", "httpx", "httpcore", "langgraph", "uvicorn", "asyncio")
+_NOISY = (
+    *("libp2p", "multiaddr", "zeroconf", "httpx", "httpcore", "langgraph", "uvicorn", "asyncio"),
+    *("opentelemetry", "urllib3"),
+)
 
 
 # What the lines written on behalf of one request, run or task are about.

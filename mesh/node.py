@@ -21,6 +21,7 @@ from monai_node.mesh.engines import learn_digests, open_engine
 from monai_node.mesh.identity import Identity, load_or_create_identity
 from monai_node.mesh.provider import Provider
 from monai_node.mesh.state import NodeDir, StateDir, open_state_dir, read_json, write_json
+from monai_node.mesh.traces import Traces, open_traces
 from monai_node.registry.advert import Advert, Beacon, Signed, digest_of, seal
 from monai_node.registry.errors import PeerError, PeerRefused, SetupError
 from monai_node.registry.ids import PeerId
@@ -52,6 +53,7 @@ class Node:
     transport: Transport
     directory: Directory
     provider: Provider
+    traces: Traces | None = None  # None where no collector was named
 
     @property
     def peer_id(self) -> PeerId:
@@ -79,7 +81,8 @@ async def open_node(
         engines = [await _open(stack, source, say) for source in config.sources]
         transport = await _open_transport(stack, config, folder, identity, wrap_transport)
         pulse = _Announcement(config, identity, transport, folder)
-        provider = Provider(engines, _admission_rule(identity.peer_id, mesh), pulse.changed)
+        traces = await stack.enter_async_context(open_traces(f"monai-{config.role}", say))
+        provider = Provider(engines, _admission_rule(identity.peer_id, mesh), pulse.changed, traces)
         pulse.provider = provider
         pulse.advert()  # here, where one that is too large can still be said to its owner
         options = DirectoryOptions(
@@ -90,7 +93,7 @@ async def open_node(
             open_directory(transport, mesh, Pulse(pulse.advert, pulse.beacon), options, time.monotonic)
         )
         transport.handle(TASK_PROTOCOL, directory.for_members(provider.serve))
-        node = Node(config, state, identity, mesh, transport, directory, provider)
+        node = Node(config, state, identity, mesh, transport, directory, provider, traces)
         await _join(node, say)
         for addr in _remembered(folder):
             directory.revisit(addr)

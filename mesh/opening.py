@@ -111,7 +111,8 @@ async def _faces(
     async with open_access(node.state.keys_file, usage, requires_key=_requires_key(options)) as access:
         config = GatewayConfig(hosts=options.hosts)
         gate = run_gate(config, metrics)
-        yield create_app(front, config, access, hook, metrics, gate), access, gate
+        watchers = [node.traces] if node.traces is not None else []
+        yield create_app(front, config, access, hook, metrics, gate, watchers), access, gate
 
 
 def _check(node: Node, options: GatewayOptions) -> None:

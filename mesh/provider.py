@@ -15,6 +15,7 @@ from contextlib import aclosing, suppress
 
 from monai_node.mesh.engine.base import Engine
 from monai_node.mesh.logs import add_to_log_context
+from monai_node.mesh.traces import TaskSpan, Traces
 from monai_node.registry.advert import Admission, ModelInfo, Skill
 from monai_node.registry.errors import (
     DeadlineExceeded,
@@ -76,10 +77,17 @@ class Provider:
     SetupError when two engines offer the same skill under the same name: one of them would never be asked.
     """
 
-    def __init__(self, engines: Sequence[Engine], may_serve: MaySee, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        may_serve: MaySee,
+        changed: Callable[[], None],
+        traces: Traces | None = None,
+    ) -> None:
         self._seats = [Seat(engine) for engine in engines]
         self._by_skill = _by_skill(self._seats)
         self._per_peer: Counter[PeerId] = Counter()
+        self._traces = traces
         self._is_leaving = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -132,10 +140,13 @@ class Provider:
         except MonaiError as error:
             await _send(stream, _failed(request, error))
             return
+        span = self._traces.begin(request, stream.peer) if self._traces is not None else None
         try:
-            await self._run(stream, request, seat)
+            await self._run(stream, request, seat, span)
         finally:
             self._release(stream.peer, seat)
+            if span is not None:
+                span.end(None)
 
     def _admit(self, caller: PeerId, request: TaskRequest) -> Seat:
         seat = self._by_skill.get((request.skill, request.model))
@@ -163,7 +174,9 @@ class Provider:
             self._idle.set()
         self._changed()
 
-    async def _run(self, stream: Stream, request: TaskRequest, seat: Seat) -> None:
+    async def _run(
+        self, stream: Stream, request: TaskRequest, seat: Seat, span: TaskSpan | None
+    ) -> None:
         """Run an admitted task. The caller's reset, its deadline and our own end all stop the engine."""
         accepted = TaskAccepted(attempt=request.attempt, position=seat.queued)
         work = asyncio.current_task()
@@ -198,6 +211,8 @@ class Provider:
                     _log.exception("engine of skill %s failed", request.skill)
                     last = _failed(request, TaskFailed("the engine failed; its log says why"))
             watcher.cancel()
+            if span is not None:
+                span.end(last)
             await _send(stream, last)
 
     async def _generate(self, stream: Stream, request: TaskRequest, seat: Seat) -> TaskCompleted:

@@ -110,7 +110,8 @@ class Dispatcher:
     """Sends tasks to peers. Holds nothing between tasks but what `health` remembers.
 
     `is_alive` is asked while a peer is waited for; `heard` is told of every frame a peer sends,
-    `ledger` of every attempt.
+    `ledger` of every attempt. `traceparent_of` says, once `ledger` was told of an attempt, what the peer's
+    trace of it continues; None: the request's own.
     """
 
     def __init__(
@@ -122,11 +123,13 @@ class Dispatcher:
         is_alive: Callable[[PeerId], bool] = _always,
         patience: Patience | None = None,
         ledger: Ledger | None = None,
+        traceparent_of: Callable[[AttemptId], str | None] | None = None,
     ) -> None:
         self._transport = transport
         self._clock = clock
         self._health = health
         self._ledger = ledger or NoLedger()
+        self._traceparent_of = traceparent_of
         self._watch = Watch(clock, is_alive, heard, patience or Patience())
 
     async def send(
@@ -287,6 +290,7 @@ class Dispatcher:
 
     def _filled_in(self, task: Progress, attempt: Attempt) -> TaskRequest:
         remaining_ms = min(self._seconds_left(task), RUN_SECONDS_MAX) * 1000
+        traceparent = self._traceparent_of(attempt.name) if self._traceparent_of is not None else None
         return task.request.model_copy(
             update={
                 "attempt": attempt.name,
@@ -294,6 +298,7 @@ class Dispatcher:
                 "model": attempt.candidate.model,
                 "remaining_ms": max(1, int(remaining_ms)),
                 "prefix": task.text,
+                "traceparent": traceparent or task.request.traceparent,
             }
         )
 

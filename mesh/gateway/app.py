@@ -3,6 +3,8 @@ backend."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI
 
 from monai_node.mesh.gateway.access import Access
@@ -12,6 +14,7 @@ from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.embeddings_routes import embeddings_routes
 from monai_node.mesh.gateway.errors import install_error_handlers
+from monai_node.mesh.gateway.feed import Watcher
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.health_routes import health_routes
 from monai_node.mesh.gateway.hook import Hook
@@ -34,12 +37,13 @@ def create_app(
     hook: Hook | None = None,
     metrics: Metrics | None = None,
     gate: RunGate | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> FastAPI:
     """The gateway in front of `backend`, for whoever `access` lets in: everybody without; and for what the
     owner's `hook` lets through. Holds no other state but who runs and who waits, and what `metrics` count."""
     config, access, metrics = config or GatewayConfig(), access or Access(), metrics or Metrics()
     gate = gate or run_gate(config, metrics)
-    site = Site(backend, config, gate, [metrics], access, hook)
+    site = Site(backend, config, gate, [metrics, *watchers], access, hook)
     # No /docs and /redoc: their pages load scripts from elsewhere.
     app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
     for routes in (
