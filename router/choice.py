@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from monai_node.registry.ids import PeerId
 from monai_node.router.demand import Demand
-from monai_node.router.estimate import explored
+from monai_node.router.estimate import EXPLORATION_SHARE, explored
 from monai_node.router.health import is_panic
 from monai_node.router.worth import COST_WEIGHT, DELAY_WEIGHT, Kind, Option, is_sticky, parameters_of
 
@@ -89,7 +89,7 @@ def _by_tier(options: Sequence[Option], demand: Demand, start: int) -> list[Opti
         if place < start or (not is_first and anchor - standing > TIER_WIDTH):
             place, anchor = place + 1, math.inf if is_first else standing
         said = ("small, but good at such tasks, whose results are checked",) if is_first else ()
-        found.append(each._replace(place=place, why=each.why + said))
+        found.append(Option(*each[:-2], why=each.why + said, place=place))  # half the time of `_replace`
     return sorted(found, key=_in_tier)
 
 
@@ -160,7 +160,7 @@ def _sticky_first(order: Sequence[Option], demand: Demand) -> list[Option]:
 def _explored_first(order: Sequence[Option], demand: Demand, draw: float) -> list[Option]:
     """A few tasks go to somebody little known that may be as good. Never to one that costs more, fits clearly
     less or is far smaller, and never the next turn of a conversation that somebody else has answered."""
-    if not order or demand.sticky is not None:
+    if not order or demand.sticky is not None or draw >= EXPLORATION_SHARE:
         return list(order)
     best = order[0]
     leading = [each for each in order if not each.is_cooling and _is_comparable(each, best)]

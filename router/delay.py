@@ -64,8 +64,10 @@ def read_chars(offer: Offer, demand: Demand) -> int:
 
 def delay_at(offer: Offer, demand: Demand, speeds: Speeds, health: Health, now: float) -> Delay:
     """What a task is expected to take at an offer."""
-    path, load, read, write, is_known = _work(offer, demand, speeds, health, now)
-    queue = _bounded((path + load + read + write) * _waiting(offer, speeds, now))
+    under_way = _under_way(offer, speeds)
+    path, load, read, write, is_known = _work(offer, demand, speeds, health, under_way, now)
+    rounds = _waiting(offer, under_way, now)
+    queue = _bounded((path + load + read + write) * rounds) if rounds else 0.0
     return Delay(path, queue, load, read, write, is_known, _saved(offer, demand, read))
 
 
@@ -86,12 +88,13 @@ def slots_of(slots: int) -> int:
     return min(slots or SLOTS_DEFAULT, SLOTS_MAX)
 
 
-def _waiting(offer: Offer, speeds: Speeds, now: float) -> float:
+def _waiting(offer: Offer, under_way: int, now: float) -> float:
     """How many rounds of tasks stand before a new one there."""
-    slots = slots_of(offer.skill.slots)
-    told = min(max(0, offer.load), LOAD_MAX)
+    slots, told = slots_of(offer.skill.slots), offer.load
+    if told < slots > under_way:
+        return 0.0
     age = min(max(0.0, now - offer.load_told_at), RUN_SECONDS_MAX)
-    load = max(told * 0.5 ** (age / _LOAD_HALF_LIFE_SECONDS), _under_way(offer, speeds))
+    load = max(min(max(0, told), LOAD_MAX) * 0.5 ** (age / _LOAD_HALF_LIFE_SECONDS), under_way)
     return max(0.0, load + 1 - slots) / slots
 
 
@@ -101,7 +104,7 @@ def _under_way(offer: Offer, speeds: Speeds) -> int:
 
 
 def _work(
-    offer: Offer, demand: Demand, speeds: Speeds, health: Health, now: float
+    offer: Offer, demand: Demand, speeds: Speeds, health: Health, under_way: int, now: float
 ) -> tuple[float, float, float, float, bool]:
     """Path, load, read, write, and whether that is more than a guess."""
     usual = health.expected_seconds(offer.peer, offer.skill.id)
@@ -112,7 +115,7 @@ def _work(
     if measured is None and usual is not None:
         return 0.0, 0.0, 0.0, _bounded(usual), True
     chars, expected = read_chars(offer, demand), max(0, demand.expected_chars)
-    load = max(0, offer.load, _under_way(offer, speeds))
+    load = max(0, offer.load, under_way)
     streams = min(load + 1, slots_of(offer.skill.slots))
     claimed = model.speed
     paced = speeds.elsewhere(offer.skill.model) if measured is None and claimed is None else measured

@@ -138,9 +138,10 @@ class Health:
 
     def cooling_seconds(self, peer: PeerId, skill: str, now: float) -> float:
         """How long it stays ejected; 0 when it is not."""
-        failing = self._failing.get(peer)
-        until = max(self.standing(peer, skill).ejected_until, failing.ejected_until if failing else 0.0)
-        return max(0.0, until - now)
+        until, failing = self.standing(peer, skill).ejected_until, self._failing.get(peer)
+        if failing is not None:
+            until = max(until, failing.ejected_until)
+        return until - now if until > now else 0.0
 
     def asked(self, peer: PeerId, skill: str, now: float) -> None:
         """An attempt is made. At a peer that has cooled down it is the only one for PROBE_SECONDS, unless
