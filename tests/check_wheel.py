@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 PACKAGES = ("mesh", "agents", "router", "registry")
-KEPT = (".py", ".html", ".toml", ".css", ".js", ".safetensors", ".sha256")
+KEPT = (".py", ".html", ".toml", ".css", ".js", ".svg", ".safetensors", ".sha256")
 
 
 def main() -> int:

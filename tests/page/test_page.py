@@ -209,6 +209,7 @@ def test_an_error_is_one_sentence_and_can_be_tried_again(page: Page, stage: Stag
 
 def test_where_no_peer_is_reachable_the_page_says_how_to_add_one(stage: Stage, open_page: OpenPage) -> None:
     stage.backend.reason = "no peer is reachable that offers a skill"
+    stage.backend.peer_views = []
     page = open_page(stage.url)
     told = page.get_by_role("group", name="No peer is reachable")
     expect(told).to_contain_text("monai-node serve model.gguf --join")

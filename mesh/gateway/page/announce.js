@@ -9,6 +9,19 @@ export function announce(words) {
   byId("status").textContent = words;
 }
 
+const NOTICE_MS = 4000;
+let hiding = 0;
+
+/** Say this, and show it for a while. @param {string} words */
+export function notify(words) {
+  announce(words);
+  const notice = byId("notice");
+  notice.textContent = words;
+  notice.hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => (notice.hidden = true), NOTICE_MS);
+}
+
 /** Say what a run came to with this event, not every word of it. @param {Run} run @param {any} event */
 export function follow(run, event) {
   const number = 1 + run.tasks.findIndex(({ id }) => id === event.task);

@@ -22,6 +22,7 @@ export class Refused extends Error {
 let askForKey = async () => null;
 /** @type {Promise<string | null> | null} */
 let asking = null;
+let isDeclined = false; // whoever gave no key is asked again when they want something, not by every poll
 
 /** @param {(isWrong: boolean) => Promise<string | null>} ask */
 export function onKeyNeeded(ask) {
@@ -101,9 +102,11 @@ async function call(path, init) {
     if (response.ok) return response;
     const refused = await refusal(response);
     if (response.status !== 401) throw refused;
+    if (isDeclined && init.method !== "POST") throw refused;
     // Several requests may meet the same closed door: the user is asked once.
     asking ??= askForKey(isWrong || sessionStorage.getItem(KEY) !== null).finally(() => (asking = null));
     const key = await asking;
+    isDeclined = key === null;
     if (key === null) throw refused;
     sessionStorage.setItem(KEY, key);
   }

@@ -12,10 +12,10 @@ import { saveConversation, showConversations } from "./sidebar.js";
 import { newConversation, Store } from "./store.js";
 import { Talk } from "./talk.js";
 import { count } from "./tally.js";
+import { MeshWatch } from "./watch.js";
 
 /** @typedef {import("./store.js").Conversation} Conversation */
 
-const POLL_MS = 5000;
 const THEMES = ["auto", "light", "dark"];
 
 const store = await Store.open();
@@ -25,6 +25,7 @@ const panel = new Panel((tasks) => talk.point(tasks), (task, rating) => talk.rat
 const talk = new Talk(panel, { changed: keep, ended: (run) => count(tallies, run) });
 const composer = new Composer((text) => talk.ask(text), () => talk.stop());
 talk.composer = composer;
+const watch = new MeshWatch(learn, (words) => tell(words, "none"));
 
 // --- conversations ---------------------------------------------------------------------------------------
 /** @param {Conversation} conversation */
@@ -89,24 +90,12 @@ async function neighbour(step) {
 }
 
 // --- the mesh --------------------------------------------------------------------------------------------
-async function poll() {
-  try {
-    const [peers, models, unready] = await Promise.all([api.peers(), api.models(), api.unready()]);
-    composer.offer(models);
-    tell(unready ? "No peer" : healthWords(peers), unready ? "none" : "well");
-    if (!byId("mesh").hidden) showMesh(byId("mesh"), peers, models, tallies, unready);
-    alone(unready);
-  } catch (error) {
-    tell("No gateway", "none");
-    if (error instanceof api.Refused && error.status === 401) return; // who gave no key is not asked again and again
-  }
-  setTimeout(next, POLL_MS);
-}
-
-/** A page that nobody looks at asks nothing. */
-function next() {
-  if (document.visibilityState === "visible") return void poll();
-  document.addEventListener("visibilitychange", () => void poll(), { once: true });
+/** @param {import("./watch.js").News} news */
+function learn({ peers, models, unready }) {
+  composer.offer(models);
+  tell(unready ? "No peer" : healthWords(peers), unready ? "none" : "well");
+  if (!byId("mesh").hidden) showMesh(byId("mesh"), peers, models, tallies, unready);
+  alone(unready);
 }
 
 /** @param {string} words @param {"well" | "none"} state */
@@ -145,13 +134,7 @@ function look(name) {
   panel.tab(name);
   if (SMALL.matches) sheet("panel");
   else byId(`tab-${name}`).focus();
-  if (name === "mesh") void refresh();
-}
-
-/** The panel at once, without a second round of polls. */
-async function refresh() {
-  const [peers, models, unready] = await Promise.all([api.peers(), api.models(), api.unready()]);
-  showMesh(byId("mesh"), peers, models, tallies, unready);
+  if (name === "mesh") learn(watch.news);
 }
 
 /** @param {boolean} isWrong whether a key was given before @returns {Promise<string | null>} */
@@ -181,7 +164,7 @@ byId("export").addEventListener("click", exportAll);
 byId("forget").addEventListener("click", forgetAll);
 byId("theme").addEventListener("click", nextTheme);
 byId("health").addEventListener("click", () => look("mesh"));
-byId("tab-mesh").addEventListener("click", () => void refresh());
+byId("tab-mesh").addEventListener("click", () => learn(watch.news));
 byId("help").addEventListener("click", () => byId("shortcuts").showModal());
 install([
   { keys: ["/"], words: "Write a message", act: () => composer.input.focus() },
@@ -197,4 +180,4 @@ install([
 dress(setting("theme"));
 await go(location.hash.slice(1));
 composer.input.focus();
-next();
+void watch.run();

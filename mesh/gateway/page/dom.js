@@ -64,6 +64,16 @@ export function put(parent, ...children) {
   for (const child of children) if (child) parent.append(child);
 }
 
+/** Have exactly these children, and touch none that stays: a live region would tell it again.
+ * @param {Element} parent @param {...Child} children */
+export function keep(parent, ...children) {
+  const wanted = /** @type {Node[]} */ (children.filter((child) => child instanceof Node));
+  for (const old of [...parent.childNodes]) if (!wanted.includes(old)) old.remove();
+  wanted.forEach((child, at) => {
+    if (parent.childNodes[at] !== child) parent.insertBefore(child, parent.childNodes[at] ?? null);
+  });
+}
+
 /** Have exactly these children. @param {Element} parent @param {...Child} children */
 export function fill(parent, ...children) {
   parent.replaceChildren();

@@ -3,6 +3,7 @@
 import { copyButton, drawn, el, fill } from "./dom.js";
 import { hueOf } from "./hue.js";
 import { ago, brief, duration, peerLabel, plural } from "./text.js";
+import { isAble } from "./watch.js";
 
 /** @typedef {import("./tally.js").Tally} Tally */
 
@@ -31,7 +32,7 @@ export function showMesh(panel, peers, models, tallies, unready) {
 
 /** How many can be asked, in words. @param {any[]} peers */
 export function healthWords(peers) {
-  const able = peers.filter(({ state, skills }) => (state === "alive" || state === "self") && skills.length > 0).length;
+  const able = peers.filter(isAble).length;
   const silent = peers.filter(({ state }) => state === "suspect").length;
   return able ? `${plural(able, "peer")}${silent ? `, ${silent} silent` : ""}` : "No peer";
 }

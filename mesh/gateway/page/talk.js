@@ -1,9 +1,10 @@
 // One conversation on screen: asks, stops, tries again, and keeps what was said.
 
-import { announce, follow } from "./announce.js";
+import { announce, follow, notify } from "./announce.js";
 import * as api from "./api.js";
-import { byId, el, fill } from "./dom.js";
+import { byId, el, fill, keep } from "./dom.js";
 import { draftOf, graphOf } from "./draft.js";
+import { Pace } from "./pace.js";
 import { sheet, SMALL } from "./panel.js";
 import { asRun, PlanEditor } from "./plan_editor.js";
 import { answerOf, apply, fail, openRun, stop } from "./run.js";
@@ -14,13 +15,13 @@ import { AnswerView, userElement, welcome } from "./turns.js";
 /** @typedef {import("./run.js").Run} Run */
 /** @typedef {import("./store.js").AnswerTurn} AnswerTurn */
 /** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./store.js").UserTurn} UserTurn */
 /** @typedef {import("./composer.js").Composer} Composer */
 /** @typedef {import("./panel.js").Panel} Panel */
 /** @typedef {{abort: AbortController, turn: AnswerTurn | null, conversation: Conversation, isAbandoned: boolean}} Running
  *   without a turn while a plan is made */
 
 const NEAR_PX = 120; // from the end: whoever reads there wants to follow
-const BUSY = 4; // drawing may take one part in so many of the time
 const TICK_MS = 200;
 
 export class Talk {
@@ -35,12 +36,13 @@ export class Talk {
     this.conversation = newConversation();
     /** @type {Map<AnswerTurn, AnswerView>} */
     this.views = new Map();
+    /** @type {WeakMap<UserTurn, HTMLElement>} */
+    this.questions = new WeakMap();
     /** @type {Running | null} */
     this.running = null;
     /** @type {PlanEditor | null} */
     this.editor = null;
-    this.drawAgain = 0; // ms: not before
-    this.isDrawing = false;
+    this.pace = new Pace(() => this.#update());
   }
 
   /** @param {Conversation} conversation */
@@ -48,7 +50,10 @@ export class Talk {
     this.conversation = conversation;
     this.views.clear();
     this.editor = null;
+    // What was said long ago is not news.
+    this.log.setAttribute("aria-live", "off");
     this.#draw();
+    requestAnimationFrame(() => this.log.setAttribute("aria-live", "polite"));
     const last = conversation.turns.findLast(({ role }) => role === "assistant");
     this.panel.inspect(/** @type {AnswerTurn | undefined} */ (last)?.run ?? null);
     this.scroller.scrollTop = last ? this.scroller.scrollHeight : 0;
@@ -164,12 +169,12 @@ export class Talk {
     this.#draw();
     void this.told.changed(conversation); // whoever leaves now finds the question again
     const started = performance.now();
-    const ticking = setInterval(() => this.#later(), TICK_MS);
+    const ticking = setInterval(() => this.pace.soon(), TICK_MS);
     try {
       for await (const event of start(messages, this.composer.options, running.abort.signal)) {
         apply(turn.run, event, performance.now());
         follow(turn.run, event);
-        this.#later();
+        this.pace.soon();
       }
     } catch (error) {
       end(turn.run, error, running.abort.signal);
@@ -178,25 +183,9 @@ export class Talk {
     turn.run.seconds = (performance.now() - started) / 1000;
     this.#over();
     this.told.ended(turn.run);
-    this.#later();
+    this.pace.soon();
     conversation.updated = Date.now();
     if (!running.isAbandoned) await this.told.changed(conversation);
-  }
-
-  /** Draw with the next frame, but leave the page time for its user. */
-  #later() {
-    if (this.isDrawing) return;
-    this.isDrawing = true;
-    const wait = Math.max(0, this.drawAgain - performance.now());
-    const draw = () => requestAnimationFrame(() => {
-      const before = performance.now();
-      this.isDrawing = false;
-      this.#update();
-      const now = performance.now();
-      this.drawAgain = now + BUSY * (now - before);
-    });
-    if (wait) setTimeout(draw, wait);
-    else draw();
   }
 
   /** Bring the last answer and its graph up to date. */
@@ -215,10 +204,16 @@ export class Talk {
     byId("title").textContent = title || "New conversation";
     document.title = title ? `${title} · monai-node` : "monai-node";
     if (conversation.turns.length === 0) return fill(this.log, welcome((text) => this.ask(text)));
-    const elements = conversation.turns.map((turn, at) =>
-      turn.role === "user" ? userElement(turn, (text) => this.#again(at, text)) : this.#view(turn).element,
-    );
-    fill(this.log, ...elements, editor?.element ?? (this.running && !this.running.turn && el("p", { class: "hint turn" }, "Making a plan…")));
+    const elements = conversation.turns.map((turn) => (turn.role === "user" ? this.#question(turn) : this.#view(turn).element));
+    const isPlanning = this.running?.conversation === conversation && !this.running.turn;
+    keep(this.log, ...elements, editor?.element ?? (isPlanning && el("p", { class: "hint turn" }, "Making a plan…")));
+  }
+
+  /** @param {UserTurn} turn */
+  #question(turn) {
+    const element = this.questions.get(turn) ?? userElement(turn, (text) => this.#again(turn, text));
+    this.questions.set(turn, element);
+    return element;
   }
 
   /** @param {AnswerTurn} turn */
@@ -251,10 +246,10 @@ export class Talk {
     for (const [turn, view] of this.views) view.point(turn.run === this.panel.run ? tasks : []);
   }
 
-  /** Ask again with other words; what was said after them goes. @param {number} at @param {string} text */
-  #again(at, text) {
+  /** Ask again with other words; what was said after them goes. @param {UserTurn} turn @param {string} text */
+  #again(turn, text) {
     if (this.running) return;
-    this.conversation.turns.length = at;
+    this.conversation.turns.length = this.conversation.turns.indexOf(turn);
     this.ask(text);
   }
 
@@ -271,11 +266,11 @@ export class Talk {
     try {
       await api.rate(turn.run.id, task, rating);
     } catch (error) {
-      return announce(error instanceof Error ? error.message : "It could not be rated.");
+      return notify(error instanceof Error ? error.message : "It could not be rated.");
     }
     if (task) this.panel.ratings.set(task, rating);
     else turn.rating = rating;
-    announce("Thank you: peers are chosen by it.");
+    notify("Thank you: peers are chosen by it.");
     this.views.get(turn)?.show();
     this.panel.show();
     await this.told.changed(this.conversation);
