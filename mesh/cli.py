@@ -221,6 +221,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_key_actions(keys, state)
     commands.add_parser("peers", parents=[client], help="show the nodes of the mesh")
 
+    service = commands.add_parser("service", parents=[state], help="print a systemd unit that runs a node")
+    scope = service.add_mutually_exclusive_group()
+    scope.add_argument("--user", action="store_true", help="one of yours (default)")
+    scope.add_argument("--system", action="store_true", help="one of the machine's, with a user of its own")
+    service.add_argument("--role", choices=("up", "gateway", "serve"), default="up", help="default: up")
+    service.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="what else that command is given")
+
     reset = commands.add_parser("reset", parents=[state], help="remove keys, mesh secret, logs")
     reset.add_argument("--yes", action="store_true", help="do not ask")
     return parser
@@ -292,6 +299,10 @@ def _run(options: argparse.Namespace, wrap_transport: WrapTransport | None) -> i
             from monai_node.mesh.cli_node import run_node
 
             return run_node(options, wrap_transport)
+        if options.command == "service":
+            from monai_node.mesh.service import run_service
+
+            return run_service(options)
         from monai_node.mesh.cli_client import run_client
 
         return run_client(options)

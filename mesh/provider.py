@@ -174,9 +174,7 @@ class Provider:
             self._idle.set()
         self._changed()
 
-    async def _run(
-        self, stream: Stream, request: TaskRequest, seat: Seat, span: TaskSpan | None
-    ) -> None:
+    async def _run(self, stream: Stream, request: TaskRequest, seat: Seat, span: TaskSpan | None) -> None:
         """Run an admitted task. The caller's reset, its deadline and our own end all stop the engine."""
         accepted = TaskAccepted(attempt=request.attempt, position=seat.queued)
         work = asyncio.current_task()

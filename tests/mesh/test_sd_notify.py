@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Generator
@@ -44,7 +45,10 @@ def test_an_abstract_address_is_understood() -> None:
 def test_a_node_that_is_ready_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(tmp_path / "notify")
     with listener(path) as link:
-        Console(is_json=False, supervisor=Supervisor(path)).ready([], {})
+        try:
+            Console(is_json=False, supervisor=Supervisor(path)).ready([], {})
+        finally:
+            gc.unfreeze()
         assert link.recv(4096) == b"READY=1"
     assert capsys.readouterr().out == "ready\n"
 
