@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from starlette.types import Message, Scope
 
@@ -50,6 +50,7 @@ class RecordedAnswer:
         self._follower_count = 0
         self._alone = asyncio.Event()
         self._alone.set()
+        self._joined = asyncio.Event()
 
     def note(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -79,17 +80,22 @@ class RecordedAnswer:
     def followed(self) -> Generator[None]:
         self._follower_count += 1
         self._alone.clear()
+        self._joined.set()
         try:
             yield
         finally:
             self._follower_count -= 1
             if not self._follower_count:
+                self._joined.clear()
                 self._alone.set()
 
-    async def until_alone(self) -> None:
-        """Until nobody but the first client waits for this answer."""
-        while self._follower_count:
-            await self._alone.wait()
+    async def until_unwanted(self, return_seconds: float) -> None:
+        """Until nobody but the first client waits for this answer, and for so long nobody came for it."""
+        with suppress(TimeoutError):
+            while True:
+                await self._alone.wait()
+                async with asyncio.timeout(return_seconds):
+                    await self._joined.wait()
 
 
 Key = tuple[str, str]  # of the caller, and the one sent

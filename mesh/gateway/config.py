@@ -23,6 +23,8 @@ class GatewayConfig:
     keep_alive_seconds: float = 5.0  # of silence; proxies and clients give up after 30 to 60
     # A client that reads nothing for this long is cut. The kernel's socket buffers come on top.
     stall_seconds: float = 30.0
+    # A run with an Idempotency-Key goes on for so long without its client: OpenAI's come back within 8 s.
+    return_seconds: float = 10.0
     # Over a run's own deadline: the backend ends a run in time, this is what holds if it does not.
     grace_seconds: float = 1.0
     route_seconds: float = 10.0  # GET /v1/route: one embedding and one ranking

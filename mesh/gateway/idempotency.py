@@ -1,5 +1,6 @@
 """A client's retry does not run its request twice: whoever sends the same `Idempotency-Key` again is given
-the answer that there is, or joins the one under way.
+the answer that there is, or joins the one under way; which goes on for a while when its client is gone, for
+a client that tries again has lost its connection before.
 
 One ASGI layer around the routes, inside those that say who asks. A key counts for one caller, together with
 the request that it came with first. Answers are kept in memory, as the bytes that were sent.
@@ -38,6 +39,7 @@ class Idempotency:
     ) -> None:
         self._app = app
         self._stall_seconds = config.stall_seconds
+        self._return_seconds = config.return_seconds
         self._answers = Answers(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +70,7 @@ class Idempotency:
             if messages:
                 return messages.pop()
             gone = await receive()
-            await answer.until_alone()
+            await answer.until_unwanted(self._return_seconds)
             return gone
 
         async def record(message: Message) -> None:

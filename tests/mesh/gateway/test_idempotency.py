@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -26,15 +27,18 @@ STREAM: dict[str, Any] = {**BODY, "stream": True}
 KEY = {"idempotency-key": "retry-1"}
 CHAT = "/v1/chat/completions"
 REPLAYED = "x-idempotent-replayed"
-QUICK = GatewayConfig(opening_seconds=0.02, keep_alive_seconds=0.05, stall_seconds=5)
+QUICK = GatewayConfig(opening_seconds=0.02, keep_alive_seconds=0.05, stall_seconds=5, return_seconds=0.05)
+PATIENT = replace(QUICK, return_seconds=10)
 
 Use = Callable[[httpx.AsyncClient, ScriptedBackend], Awaitable[None]]
 
 
-def _with_client(script: Script, use: Use, access: Access | None = None) -> None:
+def _with_client(
+    script: Script, use: Use, access: Access | None = None, config: GatewayConfig = QUICK
+) -> None:
     async def main() -> None:
         backend = ScriptedBackend(script)
-        app = create_app(backend, QUICK, access)
+        app = create_app(backend, config, access)
         async with (
             asyncio.timeout(15),
             open_server(app, "127.0.0.1", 0) as address,
@@ -124,7 +128,26 @@ def test_a_run_goes_on_for_those_who_joined_when_its_first_client_leaves() -> No
     _with_client(held.script, use)
 
 
-def test_a_retry_after_everybody_left_runs_again() -> None:
+@pytest.mark.parametrize("body", [BODY, STREAM])
+def test_a_client_that_lost_its_connection_finds_its_run_again(body: dict[str, Any]) -> None:
+    held = _Held()
+
+    async def use(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
+        for _ in range(2):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.2):  # a stream is kept alive
+                    await client.post(CHAT, json=body, headers=KEY)
+        assert not backend.ended.is_set()
+        held.release.set()
+        answer = await client.post(CHAT, json=body, headers=KEY)
+        assert answer.headers[REPLAYED] == "true"
+        assert "Hel" in answer.text
+        assert len(backend.requests) == 1
+
+    _with_client(held.script, use, config=PATIENT)
+
+
+def test_a_retry_long_after_everybody_left_runs_again() -> None:
     held = _Held()
 
     async def use(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
