@@ -364,3 +364,22 @@ def test_what_a_user_writes_is_sent_as_it_is(page: Page, stage: Stage) -> None:
     page.keyboard.press("Enter")
     assert stage.wait_run().messages[-1].content == text.strip()
     stage.say(None)
+
+
+def test_who_reads_above_is_not_dragged_to_the_end(page: Page, stage: Stage) -> None:
+    ask(page, "Write much")
+    stage.wait_run()
+    stage.plan(("t1", "write", []))
+    stage.send("t1", "anna")
+    stage.text("t1", "line\n\n" * 100 + "middle\n\n")
+    expect(page.get_by_text("middle")).to_be_in_viewport()
+    page.locator("#scroll").evaluate("(one) => one.scrollTo(0, 100)")
+    to_end = page.get_by_role("button", name="To the end")
+    expect(to_end).to_be_visible()
+    stage.text("t1", "line\n\n" * 50 + "last")
+    expect(page.locator(".parts")).to_contain_text("last")
+    assert page.locator("#scroll").evaluate("(one) => one.scrollTop") == 100
+    to_end.click()
+    expect(page.get_by_text("last", exact=True)).to_be_in_viewport()
+    expect(to_end).to_be_hidden()
+    stage.say(None)

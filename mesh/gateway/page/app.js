@@ -52,7 +52,7 @@ async function go(id) {
 
 async function startNew() {
   await go("");
-  composer.input.focus();
+  composer.focus();
 }
 
 /** @param {string} id */
@@ -156,6 +156,7 @@ function escape() {
   else talk.stop();
 }
 
+fill(byId("to-end"), icon("end"));
 api.onKeyNeeded(askForKey);
 byId("key-cancel").addEventListener("click", () => byId("key-dialog").close("cancel"));
 byId("key-form").addEventListener("submit", () => (byId("key-dialog").returnValue = "use"));
@@ -179,5 +180,5 @@ install([
 ], escape);
 dress(setting("theme"));
 await go(location.hash.slice(1));
-composer.input.focus();
+composer.focus();
 void watch.run();

@@ -66,6 +66,11 @@ export class Composer {
     this.onSend(text);
   }
 
+  /** Go to the message, where that does not bring up a keyboard over half of the screen. */
+  focus() {
+    if (matchMedia("(hover: hover)").matches) this.input.focus({ preventScroll: true });
+  }
+
   /** Give words back that could not be sent. @param {string} text */
   restore(text) {
     this.input.value ||= text;

@@ -26,15 +26,15 @@ export class Store {
 
   /** @returns {Promise<Store>} */
   static open() {
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
       const asked = indexedDB.open("monai", 1);
       asked.onupgradeneeded = () => {
         asked.result.createObjectStore("heads", { keyPath: "id" });
         asked.result.createObjectStore("bodies", { keyPath: "id" });
       };
-      asked.onsuccess = () => resolve(new Store(asked.result));
-      asked.onerror = () => resolve(new Store(null));
-    });
+      asked.onsuccess = () => resolve(asked.result);
+      asked.onerror = () => reject(asked.error);
+    }).then((database) => new Store(/** @type {IDBDatabase} */ (database)), () => new Store(null));
   }
 
   /** All conversations without their turns, newest first. @returns {Promise<Head[]>} */

@@ -8,6 +8,7 @@ import { Pace } from "./pace.js";
 import { sheet, SMALL } from "./panel.js";
 import { asRun, PlanEditor } from "./plan_editor.js";
 import { answerOf, apply, fail, openRun, stop } from "./run.js";
+import { Scroll } from "./scroll.js";
 import { newConversation } from "./store.js";
 import { brief, plural } from "./text.js";
 import { AnswerView, userElement, welcome } from "./turns.js";
@@ -21,7 +22,6 @@ import { AnswerView, userElement, welcome } from "./turns.js";
 /** @typedef {{abort: AbortController, turn: AnswerTurn | null, conversation: Conversation, isAbandoned: boolean}} Running
  *   without a turn while a plan is made */
 
-const NEAR_PX = 120; // from the end: whoever reads there wants to follow
 const TICK_MS = 200;
 
 export class Talk {
@@ -32,7 +32,7 @@ export class Talk {
     /** @type {Composer} */
     this.composer;
     this.log = byId("log");
-    this.scroller = byId("scroll");
+    this.scroll = new Scroll(byId("scroll"), byId("to-end"));
     this.conversation = newConversation();
     /** @type {Map<AnswerTurn, AnswerView>} */
     this.views = new Map();
@@ -56,7 +56,8 @@ export class Talk {
     requestAnimationFrame(() => this.log.setAttribute("aria-live", "polite"));
     const last = conversation.turns.findLast(({ role }) => role === "assistant");
     this.panel.inspect(/** @type {AnswerTurn | undefined} */ (last)?.run ?? null);
-    this.scroller.scrollTop = last ? this.scroller.scrollHeight : 0;
+    if (last) this.scroll.toEnd();
+    else this.scroll.toStart();
   }
 
   /** @param {string} text what the user says next */
@@ -92,7 +93,7 @@ export class Talk {
 
   #answer() {
     this.#draw();
-    this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.scroll.toEnd();
     void (this.composer.plansFirst ? this.#plan() : this.#run(api.ask));
   }
 
@@ -133,7 +134,7 @@ export class Talk {
     const cancel = () => {
       this.#cancelPlan();
       this.#draw();
-      this.composer.input.focus();
+      this.composer.focus();
     };
     this.editor = new PlanEditor(draft, (changed) => this.panel.inspect(asRun(changed)), run, cancel);
     this.panel.tab("tasks");
@@ -167,6 +168,7 @@ export class Talk {
     this.panel.inspect(turn.run);
     this.panel.tab("tasks");
     this.#draw();
+    this.composer.focus();
     void this.told.changed(conversation); // whoever leaves now finds the question again
     const started = performance.now();
     const ticking = setInterval(() => this.pace.soon(), TICK_MS);
@@ -190,11 +192,9 @@ export class Talk {
 
   /** Bring the last answer and its graph up to date. */
   #update() {
-    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-    const follows = scrollHeight - scrollTop - clientHeight < NEAR_PX;
-    for (const turn of this.conversation.turns.slice(-1)) if (turn.role === "assistant") this.views.get(turn)?.show();
+    const last = this.conversation.turns[this.conversation.turns.length - 1];
+    this.scroll.following(() => last?.role === "assistant" && this.views.get(last)?.show());
     this.panel.show();
-    if (follows) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
   /** Put every turn on screen. */

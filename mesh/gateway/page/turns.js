@@ -100,7 +100,7 @@ export class AnswerView {
       ...this.#pointing([task]),
       click: () => task && getSelection()?.isCollapsed !== false && this.acts.inspect(this.turn, task, false),
     };
-    const element = el("section", { class: "part", tabindex: "0", "aria-label": "Part of the answer", on }, label, text.element);
+    const element = el("section", { class: "part", role: "group", tabindex: "0", "aria-label": "Part of the answer", on }, label, text.element);
     this.parts.append(element);
     return { task, element, label, text };
   }
