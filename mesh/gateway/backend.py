@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -102,10 +102,10 @@ class Planned:
 
 
 class Runs(Protocol):
-    def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
+    def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
         """The run's events, ending with exactly one `answer.completed` or `error`.
 
-        Iterated, and closed, in one task; closing the iterator cancels the run. It ends within
+        Iterated, and closed, in one task; closing it cancels the run. It ends within
         `request.options.deadline_seconds`. A model that no peer offers is a NotFound with the code
         `model_not_found`, either raised or as the `error` event.
         """

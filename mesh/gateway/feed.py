@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from monai_node.agents.request import RunRequest
@@ -34,15 +34,6 @@ class Watcher(Protocol):
     def watch(self, request: RunRequest, caller: Caller) -> Watch:
         """The watch of a run that begins now."""
         ...
-
-
-@asynccontextmanager
-async def _closing(events: AsyncIterator[RunEvent]) -> AsyncGenerator[AsyncIterator[RunEvent]]:
-    try:
-        yield events
-    finally:
-        if isinstance(events, AsyncGenerator):
-            await events.aclose()
 
 
 class Feed:
@@ -83,7 +74,7 @@ class Feed:
             self._clock.reschedule(0.0)  # long ago by any loop's clock
 
     async def pump(self) -> None:
-        """Runs the request. The backend's iterator is iterated and closed in this one task, because
+        """Runs the request. The backend's events are iterated and closed in this one task, because
         the run may own a task group, which cannot be left from another task."""
         add_to_log_context(run=self._request.run)
         try:
@@ -99,7 +90,7 @@ class Feed:
         """Pass the events on; the error that stands when the run did not end by itself."""
         clock = asyncio.timeout(self._limit_seconds)
         try:
-            async with clock, _closing(self._backend.run(self._request)) as events:
+            async with clock, aclosing(self._backend.run(self._request)) as events:
                 self._clock = clock
                 async for event in events:
                     await self._pass_on(event)
@@ -119,7 +110,7 @@ class Feed:
             self._clock = None
 
     async def _pass_on(self, event: RunEvent) -> None:
-        """The iterator is read to its end, beyond the last event, so that the run can finish."""
+        """The events are read to their end, beyond the last event, so that the run can finish."""
         if self._has_ended:
             return
         for watch in self._watches:

@@ -18,8 +18,8 @@ import asyncio
 import importlib.util
 import inspect
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -147,16 +147,12 @@ class Vetted:
         self._hook = hook
         self._caller = caller
 
-    async def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
+    async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
         """As those behind it; NotAllowed or HookFailed before any event."""
         await self._hook.allow(shown_to_hook(request, "run", self._caller))
-        events = self._runs.run(request)
-        try:
+        async with aclosing(self._runs.run(request)) as events:
             async for event in events:
                 yield event
-        finally:
-            if isinstance(events, AsyncGenerator):
-                await events.aclose()
 
 
 def shown_to_hook(request: RunRequest, kind: Literal["run", "plan"], caller: Caller) -> HookRequest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from monai_node.agents.request import RunRequest
@@ -58,18 +59,14 @@ class Accepting:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
+    async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
         """As the backend's. The plan is accepted before the last event is out, so that whoever saw
         that one finds the next request planned by it."""
-        events = self._backend.run(request)
-        try:
+        async with aclosing(self._backend.run(request)) as events:
             async for event in events:
                 if isinstance(event, AnswerCompleted) and _went_well(event):
                     await self._backend.accept(request)
                 yield event
-        finally:
-            if isinstance(events, AsyncGenerator):
-                await events.aclose()
 
 
 def _went_well(done: AnswerCompleted) -> bool:

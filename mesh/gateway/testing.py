@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -85,7 +85,7 @@ class ScriptedBackend:
     ratings: list[tuple[str, str | None, float]] = field(default_factory=list[tuple[str, str | None, float]])
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self, request: RunRequest) -> AsyncIterator[RunEvent]:
+    async def run(self, request: RunRequest) -> AsyncGenerator[RunEvent]:
         self.requests.append(request)
         try:
             async with aclosing(self.script(request)) as events:
