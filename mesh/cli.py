@@ -220,13 +220,21 @@ def build_parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="the keys with which others may use your gateway")
     _add_key_actions(keys, state)
     commands.add_parser("peers", parents=[client], help="show the nodes of the mesh")
+    for name, about in (
+        ("ps", "show your nodes that run on this machine"),
+        ("diagnostics", "show what to paste into a report: nothing secret, no texts"),
+    ):
+        local = commands.add_parser(name, parents=[state], help=about)
+        local.add_argument("--json", action="store_true", help="print JSON")
 
     service = commands.add_parser("service", parents=[state], help="print a systemd unit that runs a node")
     scope = service.add_mutually_exclusive_group()
     scope.add_argument("--user", action="store_true", help="one of yours (default)")
     scope.add_argument("--system", action="store_true", help="one of the machine's, with a user of its own")
     service.add_argument("--role", choices=("up", "gateway", "serve"), default="up", help="default: up")
-    service.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="what else that command is given")
+    service.add_argument(
+        "arguments", nargs="*", metavar="-- ARGUMENT", help="what else that command is given"
+    )
 
     reset = commands.add_parser("reset", parents=[state], help="remove keys, mesh secret, logs")
     reset.add_argument("--yes", action="store_true", help="do not ask")
@@ -295,17 +303,27 @@ def _run(options: argparse.Namespace, wrap_transport: WrapTransport | None) -> i
     from monai_node.registry.errors import MonaiError
 
     try:
-        if options.command in ("up", "serve", "gateway"):
-            from monai_node.mesh.cli_node import run_node
+        match options.command:
+            case "up" | "serve" | "gateway":
+                from monai_node.mesh.cli_node import run_node
 
-            return run_node(options, wrap_transport)
-        if options.command == "service":
-            from monai_node.mesh.service import run_service
+                return run_node(options, wrap_transport)
+            case "ps":
+                from monai_node.mesh.cli_ps import run_ps
 
-            return run_service(options)
-        from monai_node.mesh.cli_client import run_client
+                return run_ps(options)
+            case "diagnostics":
+                from monai_node.mesh.diagnostics import run_diagnostics
 
-        return run_client(options)
+                return run_diagnostics(options)
+            case "service":
+                from monai_node.mesh.service import run_service
+
+                return run_service(options)
+            case _:
+                from monai_node.mesh.cli_client import run_client
+
+                return run_client(options)
     except MonaiError as error:
         from monai_node.mesh.cli_text import one_line
 

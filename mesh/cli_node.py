@@ -31,6 +31,7 @@ from monai_node.mesh.config import (
 from monai_node.mesh.departure import Departure
 from monai_node.mesh.logs import open_log
 from monai_node.mesh.node import Node, Say, WrapTransport, bundled_sources, open_node
+from monai_node.mesh.running import running
 from monai_node.mesh.sd_notify import Supervisor
 from monai_node.mesh.state import open_state_dir, read_json, state_path
 from monai_node.registry.advert import PRICE_MAX
@@ -279,9 +280,10 @@ async def _serve_until_asked(
             [f"node {config.name} serves {skills}", f"join line: {join}"],
             {"peer": node.peer_id, "addrs": node.transport.addrs, "join": join},
         )
-        await departure.asked()
-        node.provider.leave()
-        await departure.drain(node.provider.until_idle())
+        with running(node):
+            await departure.asked()
+            node.provider.leave()
+            await departure.drain(node.provider.until_idle())
 
 
 async def _follow_gateway(node: Node) -> None:
@@ -317,7 +319,7 @@ async def _gateway(
         open_gateway(node, console.say) as gateway,
     ):
         console.ready(_greeting(gateway, node), _facts(gateway.url, node, {}))
-        await _drained(gateway, departure)
+        await _run_until_asked(gateway, node, departure)
 
 
 async def _up(
@@ -344,14 +346,15 @@ async def _up(
             _greeting(gateway, node),
             _facts(gateway.url, node, {"provider": companion.pid or 0}),
         )
-        await _drained(gateway, departure)
+        await _run_until_asked(gateway, node, departure)
 
 
-async def _drained(gateway: Gateway, departure: Departure) -> None:
+async def _run_until_asked(gateway: Gateway, node: Node, departure: Departure) -> None:
     """Return when this process is asked to go and the runs that were under way are over."""
-    await departure.asked()
-    gateway.gate.close()
-    await departure.drain(gateway.gate.until_idle())
+    with running(node, gateway.url):
+        await departure.asked()
+        gateway.gate.close()
+        await departure.drain(gateway.gate.until_idle())
 
 
 def _greeting(gateway: Gateway, node: Node) -> list[str]:
@@ -469,4 +472,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-

@@ -6,7 +6,8 @@
       gateway.json           where this user's gateway listens, while it runs, and a key for its owner
       recipes.json, .lock    plans that this user accepted; they hold the user's words
       keys.json, .lock       hashes of the keys with which others may use this user's gateway
-      nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock;
+      nodes/<name>/          one folder per node: identity.key, node.json, peers.json, node.log, lock,
+                             while it runs running.json;
                              a gateway's also store.sqlite (mesh.store), vectors.sqlite (mesh.vectors),
                              usage.json (what was used under each key today)
                              and, without torch, all-minilm-l6-v2-….gguf (mesh.minilm)

@@ -100,6 +100,9 @@ def test_no_module_is_imported_under_a_second_name() -> None:
         ("['no-such-command']", HEAVY),
         ("['--version']", HEAVY),
         ("['peers', '--state-dir', '/dev/null/none']", HEAVY - {"platformdirs"}),
+        ("['ps', '--state-dir', '/dev/null/none']", HEAVY - {"platformdirs"}),
+        ("['diagnostics', '--state-dir', '/dev/null/none']", HEAVY - {"platformdirs"}),
+        ("['service', '--state-dir', '/dev/null/none']", HEAVY - {"platformdirs"}),
     ],
 )
 def test_a_command_imports_only_what_it_needs(command: str, light: set[str]) -> None:

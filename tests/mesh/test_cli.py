@@ -219,7 +219,10 @@ def test_no_command_shows_the_help_and_exits_with_2(shell: Shell) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "serve", "gateway", "ask", "plan", "route", "decisions", "feedback", "recipes", "peers", "reset"],
+    [
+        *("up", "serve", "gateway", "ask", "plan", "route", "decisions", "feedback", "recipes", "peers"),
+        *("ps", "diagnostics", "service", "reset"),
+    ],
 )
 def test_every_command_explains_itself(shell: Shell, command: str) -> None:
     outcome = shell(command, "--help")
