@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from monai_node.router import sparse
 from monai_node.router.sparse import Scores, Spelling, counted
 
 
@@ -45,3 +46,11 @@ def test_any_text_can_be_counted(text: str) -> None:
     assert parts.parts.shape == parts.weights.shape
     assert (np.diff(parts.parts.astype(np.int64)) > 0).all()
     assert np.isfinite(compared([text, "x"], text)).all()
+
+
+def test_common_parts_count_the_same_in_rows_and_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"requests about {word}" for word in ("rain", "bread", "soap", "rainbows", "")]
+    in_rows = compared(texts, "a request: rain on bread")
+    monkeypatch.setattr(sparse, "_COMMON_WEIGHTS_MAX", 0)
+    assert compared(texts, "a request: rain on bread") == pytest.approx(in_rows)
+    assert in_rows.max() > 0.3
