@@ -6,7 +6,7 @@ An item is kept as the plain object that the API shows: a message, a `function_c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -98,9 +98,12 @@ def output_text(text: str) -> ItemObject:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def messages_of(instructions: str | None, conversation: Iterable[ItemObject]) -> tuple[ChatMessage, ...]:
+def messages_of(instructions: str | None, conversation: Sequence[ItemObject]) -> tuple[ChatMessage, ...]:
     """The conversation as a model is given it; InvalidRequest when it is empty, too long, or answers a call
     that is not in it. Calls stand in the assistant's message before them, as chat has it."""
+    # Before anything is made of it: one item that is kept may be named a thousand times.
+    if len(instructions or "") + sum(map(_chars, conversation)) > TEXT_CHARS_MAX:
+        raise _too_long()
     messages = [ChatMessage(role="system", content=instructions)] if instructions else []
     called: set[str] = set()
     for item in conversation:
@@ -135,9 +138,24 @@ def _add_call(messages: list[ChatMessage], item: ItemObject) -> None:
 def _check_size(messages: Sequence[ChatMessage]) -> None:
     if not messages:
         raise InvalidRequest("input is empty", param="input")
-    if len(messages) > MESSAGES_MAX or sum(len(message.content) for message in messages) > TEXT_CHARS_MAX:
-        raise InvalidRequest(
-            f"the conversation is longer than {MESSAGES_MAX} messages or {TEXT_CHARS_MAX} characters;"
-            " begin a new one without previous_response_id",
-            param="input",
-        )
+    if len(messages) > MESSAGES_MAX:
+        raise _too_long()
+
+
+def _chars(item: ItemObject) -> int:
+    """Of all that a model is given of it."""
+    match item["type"]:
+        case "message":
+            return sum(len(part["text"]) for part in item["content"])
+        case "function_call":
+            return len(item["call_id"]) + len(item["name"]) + len(item["arguments"])
+        case _:
+            return len(item["call_id"]) + len(item["output"])
+
+
+def _too_long() -> InvalidRequest:
+    return InvalidRequest(
+        f"the conversation is longer than {MESSAGES_MAX} messages or {TEXT_CHARS_MAX} characters;"
+        " begin a new one without previous_response_id",
+        param="input",
+    )

@@ -222,3 +222,15 @@ def test_a_conversation_is_bounded() -> None:
     own.keep({"id": "r2", "status": "completed", "output": [], "previous_response_id": None}, many)
     with pytest.raises(InvalidRequest):
         _read(own, input="x", previous_response_id="r2")
+
+
+def test_what_calls_carry_counts_as_well_and_as_often_as_it_is_named() -> None:
+    own = ResponseStore(lambda: 0.0).of("")
+    call = {**CALL, "id": "fc", "arguments": "a" * (TEXT_CHARS_MAX // 4)}
+    own.keep({"id": "r1", "status": "completed", "output": [], "previous_response_id": None}, [call])
+    reference = {"type": "item_reference", "id": "fc"}
+    assert len(_read(own, input=[reference] * 3).given) == 3
+    for body in ({"input": [reference] * 4}, {"input": [reference] * 3, "previous_response_id": "r1"}):
+        with pytest.raises(InvalidRequest) as refused:
+            _read(own, **body)
+        assert refused.value.param == "input"
