@@ -276,11 +276,11 @@ async def _serve_until_asked(
             scope.start(_follow_gateway(node), name="look for the gateway")
         skills = ", ".join(skill.id for skill in node.provider.skills)
         join = str(node.join_line)
-        console.ready(
-            [f"node {config.name} serves {skills}", f"join line: {join}"],
-            {"peer": node.peer_id, "addrs": node.transport.addrs, "join": join},
-        )
         with running(node):
+            console.ready(
+                [f"node {config.name} serves {skills}", f"join line: {join}"],
+                {"peer": node.peer_id, "addrs": node.transport.addrs, "join": join},
+            )
             await departure.asked()
             node.provider.leave()
             await departure.drain(node.provider.until_idle())
@@ -318,8 +318,7 @@ async def _gateway(
         open_node(config, console.say, wrap) as node,
         open_gateway(node, console.say) as gateway,
     ):
-        console.ready(_greeting(gateway, node), _facts(gateway.url, node, {}))
-        await _run_until_asked(gateway, node, departure)
+        await _run_until_asked(gateway, node, {}, console, departure)
 
 
 async def _up(
@@ -342,16 +341,16 @@ async def _up(
         await is_up.wait()
         async with asyncio.timeout(_REACHABLE_SECONDS):
             await gateway.front.routing.until_reachable()
-        console.ready(
-            _greeting(gateway, node),
-            _facts(gateway.url, node, {"provider": companion.pid or 0}),
-        )
-        await _run_until_asked(gateway, node, departure)
+        pids = {"provider": companion.pid or 0}
+        await _run_until_asked(gateway, node, pids, console, departure)
 
 
-async def _run_until_asked(gateway: Gateway, node: Node, departure: Departure) -> None:
+async def _run_until_asked(
+    gateway: Gateway, node: Node, pids: dict[str, int], console: Console, departure: Departure
+) -> None:
     """Return when this process is asked to go and the runs that were under way are over."""
     with running(node, gateway.url):
+        console.ready(_greeting(gateway, node), _facts(gateway.url, node, pids))
         await departure.asked()
         gateway.gate.close()
         await departure.drain(gateway.gate.until_idle())

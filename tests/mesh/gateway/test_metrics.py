@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -206,3 +208,12 @@ def test_the_lag_of_the_event_loop_is_measured() -> None:
 
     asyncio.run(measure())
     assert counted(metrics)["monai_event_loop_lag_seconds_count"] == 1
+
+
+def test_the_readme_names_every_figure_and_none_that_is_not_told() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| `monai_…` |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"^\|.*?\|", table, re.M))
+    names = {f"monai_{name}" for row in named for name in re.findall(r"`([a-z0-9_]+)(?:\{[\w,]+\})?`", row)}
+    told = {family.name for family in Metrics().registry.collect() if family.name.startswith("monai_")}
+    assert {name.removesuffix("_total") for name in names} == told
