@@ -17,7 +17,6 @@ from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
     PlanTask,
-    RunCreated,
     RunEvent,
     RunFailed,
 )
@@ -84,7 +83,7 @@ class Chunks:
     def __init__(self, head: Head, *, include_usage: bool, has_events: bool) -> None:
         self._head = head
         self._include_usage = include_usage
-        self._has_events = has_events
+        self.has_events = has_events
         self._index = {run: index for index, run in enumerate(head.runs)}
         self._tasks: dict[str, list[PlanTask]] = {run: [] for run in head.runs}
         self._usages: dict[str, Usage] = {}
@@ -94,17 +93,11 @@ class Chunks:
         delta = {"role": "assistant", "content": "", "refusal": None}
         return b"".join(self._chunk(run, delta) for run in self._index)
 
-    def is_first_sign(self, event: RunEvent) -> bool:
-        """Whether this event decides if the answer is a stream or an error status."""
-        if self._has_events:
-            return not isinstance(event, RunCreated)
-        return isinstance(event, AnswerDelta | AnswerCompleted | RunFailed)
-
     def frames(self, event: RunEvent) -> bytes:
         """What this event adds to the stream; after the last one, the stream is at its end."""
         match event:
             case AnswerDelta():
-                if not event.text and not event.logprobs and not self._has_events:
+                if not event.text and not event.logprobs and not self.has_events:
                     return b""
                 logprobs = logprobs_of(event.logprobs)
                 return self._chunk(event.run, {"content": event.text}, logprobs=logprobs, **self._told(event))
@@ -118,7 +111,7 @@ class Chunks:
                 self._tasks[event.run].append(event)
             case _:
                 pass
-        return frame(event, name=event.type) if self._has_events else b""
+        return frame(event, name=event.type) if self.has_events else b""
 
     def whole(self, said: Said, *others: Said) -> dict[str, Any]:
         return completion(self._head, (said, *others))
@@ -136,7 +129,7 @@ class Chunks:
         return b"".join((*parts, DONE))
 
     def _told(self, event: RunEvent) -> dict[str, Any]:
-        return {"mesh": {"event": event}} if self._has_events else {}
+        return {"mesh": {"event": event}} if self.has_events else {}
 
     def _chunk(
         self,

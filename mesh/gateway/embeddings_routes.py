@@ -14,7 +14,6 @@ from monai_node.mesh.gateway.embeddings import (
     embedding_list,
     fewer_dimensions,
 )
-from monai_node.mesh.gateway.mesh_routes import within
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.stream import while_connected
 from monai_node.registry.errors import NotFound, Unsupported
@@ -29,12 +28,16 @@ def embeddings_routes(site: Site) -> APIRouter:
     async def create_embeddings(request: Request) -> Response:
         wanted = embedding_body(await request.body())
         model, caller = _model(site, wanted.model), caller_of(request.scope)
-        async with site.gate.admit(caller.key), within(wanted.mesh.deadline_seconds):
+
+        async def embedded() -> bytes:
             await site.vet(model.alias, wanted.texts, caller)
-            found = await while_connected(site.backend.embed(wanted.texts), request.receive)
+            found = await site.backend.embed(wanted.texts)
             site.access.spend(caller, found.token_count)
             vectors = fewer_dimensions(found.vectors, wanted.dimensions, model)
-            content = await embedding_list(found, vectors, model, wanted.encoding_format)
+            return await embedding_list(found, vectors, model, wanted.encoding_format)
+
+        work = site.in_turn(embedded(), caller, wanted.mesh.deadline_seconds)
+        content = await while_connected(work, request.receive)
         return Response(content, media_type="application/json")
 
     return router

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
 from monai_node.agents.request import RunRequest
@@ -13,9 +13,10 @@ from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.logs import add_to_log_context
 from monai_node.registry.errors import DeadlineExceeded, Internal, MonaiError, log_defect
 from monai_node.registry.events import AnswerCompleted, RunEvent, RunFailed, run_failed
+from monai_node.registry.tasks import task_scope
 
 FINISH_SECONDS = 5.0  # for what a run still does after its last event
-_EVENTS_WAITING_MAX = 64
+EVENTS_WAITING_MAX = 64
 
 
 class Watch(Protocol):
@@ -49,7 +50,7 @@ class Feed:
         self._request = request
         self._limit_seconds = limit_seconds
         self._watches = watches
-        self._queue: asyncio.Queue[RunEvent] = asyncio.Queue(_EVENTS_WAITING_MAX)
+        self._queue: asyncio.Queue[RunEvent] = asyncio.Queue(EVENTS_WAITING_MAX)
         self._seq = 0  # of the next event
         self._has_ended = False
         self._clock: asyncio.Timeout | None = None  # while the run goes on
@@ -57,13 +58,7 @@ class Feed:
 
     async def next(self, until: float | None = None) -> RunEvent | None:
         """The next event; None when the loop's clock reaches `until` first."""
-        if not self._queue.empty():
-            return self._queue.get_nowait()  # without a timer, which costs as much as the rest
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._queue.get()
-        except TimeoutError:
-            return None
+        return await next_event(self._queue, until)
 
     def stop(self, error: MonaiError) -> None:
         """End the run; its last event says `error`, unless it has ended by itself."""
@@ -118,3 +113,24 @@ class Feed:
         await self._queue.put(event)
         self._seq = event.seq + 1
         self._has_ended = isinstance(event, AnswerCompleted | RunFailed)
+
+
+async def next_event(queue: asyncio.Queue[RunEvent], until: float | None) -> RunEvent | None:
+    """The next event in line; None when the loop's clock reaches `until` first."""
+    if not queue.empty():
+        return queue.get_nowait()  # without a timer, which costs as much as the rest
+    try:
+        async with asyncio.timeout_at(until):
+            return await queue.get()
+    except TimeoutError:
+        return None
+
+
+@asynccontextmanager
+async def pumped(pump: Coroutine[object, object, None], name: str) -> AsyncGenerator[None]:
+    """Runs a feed's `pump` while it is entered. Left after the last event it lets the run finish, for
+    FINISH_SECONDS; left by an error it ends it."""
+    async with task_scope() as tasks:
+        pumping = tasks.start(pump, name=name)
+        yield
+        await asyncio.wait({pumping}, timeout=FINISH_SECONDS)

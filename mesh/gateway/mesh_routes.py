@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, closing
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
@@ -19,7 +18,7 @@ from monai_node.mesh.gateway.plan_view import PlanView, plan_view
 from monai_node.mesh.gateway.runs import Accepting, EventFrames
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.stream import RunResponse, while_connected
-from monai_node.registry.errors import DeadlineExceeded, NotFound
+from monai_node.registry.errors import NotFound
 from monai_node.registry.ids import new_run_id
 from monai_node.registry.wire import Label
 
@@ -34,14 +33,8 @@ def mesh_routes(site: Site) -> APIRouter:
     backend, config = site.backend, site.config
 
     async def in_turn(request: Request, work: Coroutine[Any, Any, _T], seconds: float) -> _T:
-        """What `work` returns, which begins when there is a place, and ends when its client is gone."""
-
-        async def admitted() -> _T:
-            with closing(work):  # it may never begin
-                async with site.gate.admit(caller_of(request.scope).key), within(seconds):
-                    return await work
-
-        return await while_connected(admitted(), request.receive)
+        """As `site.in_turn`; ends when the client is gone."""
+        return await while_connected(site.in_turn(work, caller_of(request.scope), seconds), request.receive)
 
     @router.post("/plan", openapi_extra=body_schema(PlanBody), responses={200: {"model": PlanView}})
     async def plan(request: Request) -> Response:
@@ -100,16 +93,3 @@ def mesh_routes(site: Site) -> APIRouter:
         return JsonResponse({"object": "list", "data": found})
 
     return router
-
-
-@asynccontextmanager
-async def within(seconds: float) -> AsyncGenerator[None]:
-    """DeadlineExceeded when that takes longer."""
-    clock = asyncio.timeout(seconds)
-    try:
-        async with clock:
-            yield
-    except TimeoutError:
-        if not clock.expired():
-            raise
-        raise DeadlineExceeded(f"no answer within {seconds:g} seconds") from None

@@ -12,7 +12,6 @@ from starlette.types import Receive, Scope, Send
 from monai_node.mesh.gateway.caller import Caller, caller_of
 from monai_node.mesh.gateway.completion import KEEP_ALIVE
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.feed import FINISH_SECONDS
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.recording import Recording
 from monai_node.mesh.gateway.responses_form import ResponseForm
@@ -71,15 +70,12 @@ class BackgroundRun:
             self._take(run_failed(self._request.run, stopped))
 
     async def _run_in_turn(self, caller: Caller) -> None:
-        async with self._site.gate.admit(caller.key), task_scope() as tasks:
-            feed = self._site.feed(self._request, caller)
-            pump = tasks.start(feed.pump(), name=f"run {self._request.run}")
+        async with self._site.running(self._request, caller) as feed:
             self._record(self._form.opened())
             while not self._kept.is_over:
                 event = await feed.next()
                 if event is not None:
                     self._take(event)
-            await asyncio.wait({pump}, timeout=FINISH_SECONDS)
 
     def _take(self, event: RunEvent) -> None:
         if self._kept.is_over:

@@ -17,7 +17,6 @@ from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
     PlanTask,
-    RunCreated,
     RunEvent,
     RunFailed,
 )
@@ -58,11 +57,9 @@ class ResponseForm:
     def opening(self) -> bytes:
         return b"".join(self.opened())
 
-    def is_first_sign(self, event: RunEvent) -> bool:
-        """As of a chat stream."""
-        if self.call.request.options.events:
-            return not isinstance(event, RunCreated)
-        return isinstance(event, AnswerDelta | AnswerCompleted | RunFailed)
+    @property
+    def has_events(self) -> bool:
+        return self.call.request.options.events
 
     def frames(self, event: RunEvent) -> bytes:
         return b"".join(self.told(event))
@@ -96,7 +93,7 @@ class ResponseForm:
                 self._tasks.append(event)
             case _:
                 pass
-        if not self.call.request.options.events:
+        if not self.has_events:
             return []
         return [self._event(event.type, **event.model_dump(mode="json", exclude={"type"}))]
 

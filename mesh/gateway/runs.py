@@ -10,7 +10,7 @@ from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.completion import frame, usage_of
 from monai_node.mesh.gateway.said import Said
-from monai_node.registry.events import AnswerCompleted, PlanTask, RunCreated, RunEvent
+from monai_node.registry.events import AnswerCompleted, PlanTask, RunEvent
 
 
 def run_object(run: str, text: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:
@@ -39,12 +39,10 @@ class EventFrames:
     """The events of one run as server-sent events, each named by its type. The last one is
     `answer.completed` or `error`; a stream that ends with another was cut."""
 
+    has_events = True
+
     def opening(self) -> bytes:
         return b""
-
-    def is_first_sign(self, event: RunEvent) -> bool:
-        """Whether this event decides if the answer is a stream or an error status."""
-        return not isinstance(event, RunCreated)
 
     def frames(self, event: RunEvent) -> bytes:
         return frame(event, name=event.type)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import Caller
-from monai_node.mesh.gateway.feed import Feed
+from monai_node.mesh.gateway.feed import EVENTS_WAITING_MAX, Feed, next_event, pumped
 from monai_node.mesh.gateway.site import Site
 from monai_node.registry.errors import MonaiError, TaskFailed
 from monai_node.registry.events import AnswerCompleted, RunEvent, RunFailed, run_failed
-from monai_node.registry.tasks import task_scope
-
-_EVENTS_WAITING_MAX = 64
 
 
 class Several:
@@ -26,17 +24,13 @@ class Several:
         self._requests = requests
         self._caller = caller
         self._runs = runs
-        self._queue: asyncio.Queue[RunEvent] = asyncio.Queue(_EVENTS_WAITING_MAX)
+        self._queue: asyncio.Queue[RunEvent] = asyncio.Queue(EVENTS_WAITING_MAX)
         self._feeds: list[Feed] = []
         self._has_failed = False
 
     async def next(self, until: float | None = None) -> RunEvent | None:
         """The next event of any of them; None when the loop's clock reaches `until` first."""
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._queue.get()
-        except TimeoutError:
-            return None
+        return await next_event(self._queue, until)
 
     async def pump(self) -> None:
         """Runs all of them, and returns when each has ended."""
@@ -46,15 +40,12 @@ class Several:
 
     async def _run(self, request: RunRequest) -> None:
         try:
-            async with self._site.gate.admit(self._caller.key), task_scope() as tasks:
-                if self._has_failed:
-                    return
-                feed = self._site.feed(request, self._caller, self._runs)
+            async with self._site.running(request, self._caller, self._runs) as feed:
                 self._feeds.append(feed)
-                pump = tasks.start(feed.pump(), name="events")
+                if self._has_failed:
+                    feed.stop(_another_failed())
                 while not await self._pass_on(await feed.next()):
                     pass
-                await asyncio.wait({pump})
         except MonaiError as error:  # the gate's
             await self._pass_on(run_failed(request.run, error))
 
@@ -65,5 +56,19 @@ class Several:
         if isinstance(event, RunFailed) and not self._has_failed:
             self._has_failed = True
             for feed in self._feeds:
-                feed.stop(TaskFailed("another answer to the same request failed"))
+                feed.stop(_another_failed())
         return isinstance(event, AnswerCompleted | RunFailed)
+
+
+def _another_failed() -> TaskFailed:
+    return TaskFailed("another answer to the same request failed")
+
+
+@asynccontextmanager
+async def running_beside(
+    site: Site, requests: Sequence[RunRequest], caller: Caller, runs: Runs | None
+) -> AsyncGenerator[Several]:
+    """As `site.running`, of several runs: the events of all."""
+    several = Several(site, requests, caller, runs)
+    async with pumped(several.pump(), f"runs of {requests[0].run}"):
+        yield several

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from monai_node.mesh.gateway.caller import caller_of
 from monai_node.mesh.gateway.errors import Cancelled, TooManyRuns
-from monai_node.mesh.gateway.feed import FINISH_SECONDS, Feed
+from monai_node.mesh.gateway.feed import Feed
 from monai_node.mesh.gateway.json_io import parse_object
 from monai_node.mesh.gateway.protocols import SERVICE_RESTART
 from monai_node.mesh.gateway.runs import Accepting
@@ -135,14 +135,11 @@ class _Session:
     async def _carry_out(self, wanted: Wanted, run: _Run) -> None:
         request = wanted.request
         try:
-            async with self._site.gate.admit(self._caller.key), task_scope() as tasks:
-                is_kept = wanted.is_plan and self._caller.is_admin
-                runs = Accepting(self._site.backend) if is_kept else None
-                run.feed = feed = self._site.feed(request, self._caller, runs)
-                pump = tasks.start(feed.pump(), name=f"run {request.run}")
-                await self._pass_on(feed, run)
+            is_kept = wanted.is_plan and self._caller.is_admin
+            runs = Accepting(self._site.backend) if is_kept else None
+            async with self._site.running(request, self._caller, runs) as run.feed:
+                await self._pass_on(run.feed, run)
                 del self._runs[request.run]  # its client may use its id again
-                await asyncio.wait({pump}, timeout=FINISH_SECONDS)
         except MonaiError as error:  # it could not begin
             await self._refuse(error, run.name)
         finally:

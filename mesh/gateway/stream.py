@@ -4,8 +4,8 @@ another, and they end when the client is gone."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -21,10 +21,10 @@ from monai_node.mesh.gateway.errors import error_response
 from monai_node.mesh.gateway.feed import FINISH_SECONDS, Feed
 from monai_node.mesh.gateway.json_io import JsonResponse
 from monai_node.mesh.gateway.said import Said, completion_headers
-from monai_node.mesh.gateway.several import Several
+from monai_node.mesh.gateway.several import Several, running_beside
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.trail import Trail
-from monai_node.registry.events import AnswerCompleted, RunEvent, RunFailed
+from monai_node.registry.events import AnswerCompleted, AnswerDelta, RunCreated, RunEvent, RunFailed
 from monai_node.registry.ids import RunId
 from monai_node.registry.tasks import task_scope
 
@@ -44,8 +44,9 @@ class Form(Protocol):
         """What a stream begins with; asked for before any event is given."""
         ...
 
-    def is_first_sign(self, event: RunEvent) -> bool:
-        """Whether this event decides if the answer is a stream or an error status."""
+    @property
+    def has_events(self) -> bool:
+        """Whether a stream tells every event, and not the answer alone."""
         ...
 
     def frames(self, event: RunEvent) -> bytes:
@@ -94,19 +95,14 @@ class RunResponse(Response):
                 await asyncio.wait({answering}, timeout=FINISH_SECONDS)
 
     async def _answer_in_turn(self, scope: Scope, send: Send) -> None:
-        async with self._feed(caller_of(scope)) as feed, task_scope() as tasks:
-            pump = tasks.start(feed.pump(), name=f"run {self._request.run}")
+        async with self._running(caller_of(scope)) as feed:
             await (self._stream(feed, scope, send) if self._is_stream else self._whole(feed, send))
             self._is_answered = True
-            await asyncio.wait({pump})
 
-    @asynccontextmanager
-    async def _feed(self, caller: Caller) -> AsyncGenerator[Feed | Several]:
+    def _running(self, caller: Caller) -> AbstractAsyncContextManager[Feed | Several]:
         if len(self._requests) > 1:
-            yield Several(self._site, self._requests, caller, self._runs)
-            return
-        async with self._site.gate.admit(caller.key):
-            yield self._site.feed(self._request, caller, self._runs)
+            return running_beside(self._site, self._requests, caller, self._runs)
+        return self._site.running(self._request, caller, self._runs)
 
     async def _whole(self, feed: Feed | Several, send: Send) -> None:
         said = {each.run: Said(each.run) for each in self._requests}
@@ -152,7 +148,7 @@ class RunResponse(Response):
         frames = self._form.opening()
         while (event := await self._next(feed, until)) is not None:
             frames += self._form.frames(event)
-            if self._form.is_first_sign(event):
+            if is_first_sign(event, has_events=self._form.has_events):
                 break
         return frames, event
 
@@ -171,6 +167,14 @@ class RunResponse(Response):
 
     async def _send(self, send: Send, message: dict[str, object]) -> None:
         await deliver(send, message, self._config.stall_seconds)
+
+
+def is_first_sign(event: RunEvent, *, has_events: bool) -> bool:
+    """Whether this event decides if the answer is a stream or an error status: text or the end, or when
+    every event is told, whatever comes after the first."""
+    if has_events:
+        return not isinstance(event, RunCreated)
+    return isinstance(event, AnswerDelta | AnswerCompleted | RunFailed)
 
 
 async def deliver(send: Send, message: dict[str, object], stall_seconds: float) -> None:

@@ -21,7 +21,6 @@ from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
     PlanTask,
-    RunCreated,
     RunEvent,
     RunFailed,
 )
@@ -106,18 +105,13 @@ class TextChunks:
         self._head = head
         self._per_prompt = per_prompt
         self._include_usage = include_usage
-        self._has_events = has_events
+        self.has_events = has_events
         self._index = {run: index for index, run in enumerate(head.runs)}
         self._said = {run: Said(run) for run in head.runs}
         self._chars = dict.fromkeys(head.runs, 0)
 
     def opening(self) -> bytes:
         return b""
-
-    def is_first_sign(self, event: RunEvent) -> bool:
-        if self._has_events:
-            return not isinstance(event, RunCreated)
-        return isinstance(event, AnswerDelta | AnswerCompleted | RunFailed)
 
     def frames(self, event: RunEvent) -> bytes:
         match event:
@@ -135,7 +129,7 @@ class TextChunks:
                 self._said[event.run].take(event)
             case _:
                 pass
-        return frame(event, name=event.type) if self._has_events else b""
+        return frame(event, name=event.type) if self.has_events else b""
 
     def whole(self, said: Said, *others: Said) -> dict[str, Any]:
         every = (said, *others)
@@ -187,7 +181,7 @@ class TextChunks:
         }
 
     def _told(self, event: RunEvent) -> dict[str, Any]:
-        return {"mesh": {"event": event}} if self._has_events else {}
+        return {"mesh": {"event": event}} if self.has_events else {}
 
     def _base(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,6 @@ from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
     PlanTask,
-    RunCreated,
     RunEvent,
     RunFailed,
     TaskText,
@@ -140,19 +139,6 @@ def test_events_are_sent_by_name_on_request_only() -> None:
     lines = _stream(*events, has_events=True).decode().splitlines()
     names = [line for line in lines if line.startswith("event:")]
     assert names == ["event: plan.task", "event: task.delta"]
-
-
-def test_a_stream_is_decided_by_text_by_its_end_or_when_wanted_by_any_event() -> None:
-    quiet = Chunks(HEAD, include_usage=False, has_events=False)
-    chatty = Chunks(HEAD, include_usage=False, has_events=True)
-    created = RunCreated(run="run-abc")
-    assert [quiet.is_first_sign(event) for event in (created, TASK, _said("x"), DONE)] == [
-        False,
-        False,
-        True,
-        True,
-    ]
-    assert [chatty.is_first_sign(event) for event in (created, TASK)] == [False, True]
 
 
 # --- OpenAI's own document ------------------------------------------------------------------------

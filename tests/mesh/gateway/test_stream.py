@@ -20,7 +20,7 @@ from monai_node.mesh.gateway.feed import Feed
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.openai import ChatCall
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.stream import RunResponse
+from monai_node.mesh.gateway.stream import RunResponse, is_first_sign
 from monai_node.mesh.gateway.testing import (
     Script,
     ScriptedBackend,
@@ -29,7 +29,7 @@ from monai_node.mesh.gateway.testing import (
     says,
 )
 from monai_node.registry.errors import NotFound, PeerLost
-from monai_node.registry.events import AnswerDelta, RunCreated, RunEvent, RunFailed
+from monai_node.registry.events import AnswerDelta, PlanTask, RunCreated, RunEvent, RunFailed
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import ChatMessage
 
@@ -175,6 +175,13 @@ def test_a_run_that_does_not_end_in_its_time_is_ended() -> None:
     client = _play(script, _deadline(WHOLE, 0.01), config)
     assert client.status == 504
     assert _error(client.body)["code"] == "deadline_exceeded"
+
+
+def test_a_stream_is_decided_by_text_by_its_end_or_where_all_is_told_by_any_event_but_the_first() -> None:
+    task = PlanTask(run="run-abc", task="t1", text="say hello", depends_on=[])
+    events = (RunCreated(run="run-abc"), task, AnswerDelta(run="run-abc", text="x"), completed("run-abc"))
+    assert [is_first_sign(event, has_events=False) for event in events] == [False, False, True, True]
+    assert [is_first_sign(event, has_events=True) for event in events] == [False, True, True, True]
 
 
 def test_silence_opens_the_stream_and_is_filled_with_keep_alives() -> None:
