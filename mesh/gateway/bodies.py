@@ -17,7 +17,7 @@ from monai_node.agents.request import MeshOptions
 from monai_node.registry.errors import InvalidRequest
 from monai_node.registry.wire import BIASES_MAX, LOGPROBS_MAX, MESSAGES_MAX, TOKENS_MAX, Id, TokenId
 
-_FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 CHOICES_MAX = 8  # answers to one request: each is a run of its own
 _PARAM_CHARS_MAX = 128  # a client's own key may stand in it
 # Of a body with more faults than these no single one is named: a megabyte of faults takes seconds to list.
@@ -33,12 +33,16 @@ class Tolerant(BaseModel):
 
 
 class Function(Tolerant):
-    name: str = Field(pattern=_FUNCTION_NAME)
+    name: str = Field(pattern=FUNCTION_NAME)
 
 
 class Tool(Tolerant):
     type: str
     function: Function | None = None
+
+    @property
+    def name(self) -> str | None:
+        return self.function.name if self.function else None
 
 
 class CalledFunction(Tolerant):
@@ -71,7 +75,7 @@ class StreamOptions(Tolerant):
 
 
 class JsonSchema(Tolerant):
-    name: str = Field(pattern=_FUNCTION_NAME)
+    name: str = Field(pattern=FUNCTION_NAME)
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 

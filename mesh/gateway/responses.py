@@ -8,16 +8,17 @@ responses. Ignored, because no answer depends on them: `include`, `reasoning`, `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.bodies import Sampled, Tolerant, validated
-from monai_node.mesh.gateway.json_io import check_plain, parse_object
+from monai_node.mesh.gateway.bodies import FUNCTION_NAME, Sampled, Tolerant, validated
+from monai_node.mesh.gateway.json_io import parse_object
 from monai_node.mesh.gateway.openai import traceparent_of
 from monai_node.mesh.gateway.responses_items import Item, ItemObject, items_of, messages_of
 from monai_node.mesh.gateway.sampling import checked_schema, sampling_of
+from monai_node.mesh.gateway.tools import tool_choice_of, tools_of
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import MESSAGES_MAX, Parameters
@@ -26,18 +27,17 @@ from monai_node.registry.wire import MESSAGES_MAX, Parameters
 _METADATA_MAX = 16
 _MetadataKey = Annotated[str, Field(max_length=64)]
 _MetadataValue = Annotated[str, Field(max_length=512)]
-_FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 _ELSEWHERE = ("conversation", "prompt", "context_management", "moderation")  # state that OpenAI holds
 
 
 class ResponseTool(Tolerant):
     type: str
-    name: str | None = Field(default=None, pattern=_FUNCTION_NAME)
+    name: str | None = Field(default=None, pattern=FUNCTION_NAME)
 
 
 class TextFormat(Tolerant):
     type: Literal["text", "json_object", "json_schema"]
-    name: str | None = Field(default=None, pattern=_FUNCTION_NAME)
+    name: str | None = Field(default=None, pattern=FUNCTION_NAME)
     description: str | None = None
     strict: bool | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
@@ -134,7 +134,7 @@ def _parameters(wanted: ResponseBody, tools: list[dict[str, Any]]) -> Parameters
         **sampling_of(limited if wanted.max_output_tokens else wanted),
         "json_schema": _json_schema(wanted.text.format),
         "tools": functions,
-        "tool_choice": _tool_choice(wanted),
+        "tool_choice": tool_choice_of(wanted.tool_choice, wanted.tools),
         "parallel_tool_calls": False if tools and not wanted.parallel_tool_calls else None,
     }
     return validated(Parameters, values)
@@ -153,31 +153,9 @@ def _json_schema(wanted: TextFormat) -> dict[str, Any] | None:
 
 def _tools(wanted: ResponseBody, raw: dict[str, Any]) -> list[dict[str, Any]]:
     """The functions, each with the fields that OpenAI shows; the schemas as the client wrote them."""
-    for n, tool in enumerate(wanted.tools):
-        param = f"tools.{n}"
-        if tool.type != "function":
-            raise Unsupported(f"{param}: only tools of the type function are known", param=param)
-        if tool.name is None:
-            raise InvalidRequest(f"{param}.name is missing", param=f"{param}.name")
-    tools = cast("list[dict[str, Any]]", raw.get("tools") or [])
-    check_plain(tools, "tools")
+    tools = tools_of(wanted.tools, raw, "name")
     fields = ("type", "name", "description", "parameters", "strict")
     return [{field: tool.get(field) for field in fields} for tool in tools]
-
-
-def _tool_choice(wanted: ResponseBody) -> str | dict[str, Any] | None:
-    choice, names = wanted.tool_choice, {tool.name for tool in wanted.tools}
-    if isinstance(choice, ResponseTool):
-        if choice.type != "function":
-            raise Unsupported("tool_choice: only a function can be chosen", param="tool_choice")
-        if choice.name not in names:
-            raise InvalidRequest("tool_choice names a tool that is not in tools", param="tool_choice")
-        return {"type": "function", "function": {"name": choice.name}}
-    if choice not in ("none", "auto", "required"):
-        raise InvalidRequest("tool_choice should be none, auto, required or a function", param="tool_choice")
-    if choice == "required" and not names:
-        raise InvalidRequest("tool_choice is required but there are no tools", param="tool_choice")
-    return choice if names else None
 
 
 # --- what the answer repeats ------------------------------------------------------------------------

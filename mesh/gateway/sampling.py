@@ -23,8 +23,8 @@ def chat_parameters(chat: ChatBody, raw: dict[str, Any]) -> Parameters:
         **sampling_of(chat),
         "json_schema": _json_schema(chat.response_format),
         "logprobs": (chat.top_logprobs or 0) if chat.logprobs else None,
-        "tools": tools_of(chat, raw),
-        "tool_choice": tool_choice_of(chat),
+        "tools": tools_of(chat.tools, raw, "function"),
+        "tool_choice": tool_choice_of(chat.tool_choice, chat.tools),
         "parallel_tool_calls": chat.parallel_tool_calls if chat.tools else None,
     }
     return validated(Parameters, values)
