@@ -25,7 +25,7 @@ class City(BaseModel):
 
 
 OSLO = City(name="Oslo", people=7)
-WithModel = Callable[[Callable[[Model], Awaitable[None]]], None]
+WithModel = Callable[[Callable[["Model"], Awaitable[None]]], None]
 
 
 @pytest.fixture(params=["chat", "responses"])
