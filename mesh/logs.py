@@ -67,6 +67,8 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         line = super().formatMessage(record)
+        if line.isprintable():
+            return line
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - logging's name
@@ -107,6 +109,13 @@ class PrivateFileHandler(logging.handlers.RotatingFileHandler):
             with suppress(PermissionError):  # /dev/stderr and the like belong to somebody else
                 os.fchmod(descriptor, 0o600)
         return os.fdopen(descriptor, "a", encoding=self.encoding, errors=self.errors)
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
+        """Once the file is full: the library's looks at it from outside and formats every line twice, which
+        takes longer than writing it."""
+        stream = self.stream
+        # A pipe is never full.
+        return stream is not None and stream.seekable() and stream.tell() >= self.maxBytes
 
 
 def open_log(path: Path, level: str, form: str = "text") -> None:

@@ -27,6 +27,7 @@ from monai_node.registry.events import (
     RunFailed,
     TaskContinued,
     TaskDispatched,
+    TaskText,
     TaskWasCompleted,
 )
 from monai_node.registry.ids import AttemptId, short
@@ -169,14 +170,18 @@ class RunWatch:
     def note(self, event: RunEvent) -> None:
         metrics = self._metrics
         match event:
+            # What there are many of stands first.
+            case AnswerDelta(text=text):
+                if text and self._first is None:
+                    self._first = self._clock()
+                    metrics.first_token.observe(self._first - self._began)
+            case TaskText():
+                pass
             case PlanTask():
                 self._tasks += 1
                 self._planned = self._planned or self._clock()
             case TaskDispatched() if not self._is_sent:
                 self._sent()
-            case AnswerDelta(text=text) if text and self._first is None:
-                self._first = self._clock()
-                metrics.first_token.observe(self._first - self._began)
             case TaskContinued():
                 metrics.continued.inc()
             case TaskWasCompleted(provenance=part):

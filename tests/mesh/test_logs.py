@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_node.mesh.logs import add_to_log_context, log_context, open_log
+from monai_node.mesh.logs import PrivateFileHandler, add_to_log_context, log_context, open_log
 from monai_node.registry.errors import SetupError
 
 LOG = logging.getLogger("monai_node.test_logs")
@@ -109,3 +109,14 @@ def test_an_exception_is_located_in_its_object_without_its_message(log_file: Pat
 def test_a_format_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="'yaml' is not a log format"):
         open_log(tmp_path / "node.log", "info", "yaml")
+
+
+def test_a_log_that_is_full_gives_way_to_a_new_one(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = next(each for each in logging.getLogger().handlers if isinstance(each, PrivateFileHandler))
+    monkeypatch.setattr(handler, "maxBytes", 1000)
+    for number in range(100):
+        LOG.info("line %d of many", number)
+    files = sorted(log_file.parent.glob("node.log*"))
+    assert len(files) == 4
+    assert all(file.stat().st_size < 1200 for file in files)
+    assert "line 99 of many" in log_file.read_text()
