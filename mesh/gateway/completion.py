@@ -13,6 +13,7 @@ from typing import Any, cast
 from monai_node.mesh.gateway.errors import error_body
 from monai_node.mesh.gateway.json_io import encode_json
 from monai_node.mesh.gateway.said import Said
+from monai_node.mesh.gateway.sse import DONE, frame
 from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
@@ -21,9 +22,6 @@ from monai_node.registry.events import (
     RunFailed,
 )
 from monai_node.registry.wire import TokenLogprob, Usage
-
-KEEP_ALIVE = b": keep-alive\n\n"
-DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +153,6 @@ class Chunks:
             "created": self._head.created,
             "model": self._head.model,
         }
-
-
-def frame(value: object, name: str | None = None) -> bytes:
-    """One server-sent event."""
-    # JSON has no raw line breaks, so one `data:` line holds any value.
-    head = f"event: {name}\n".encode() if name else b""
-    return head + b"data: " + encode_json(value) + b"\n\n"
 
 
 def mesh_of(run: str, tasks: list[PlanTask], done: AnswerCompleted) -> dict[str, Any]:

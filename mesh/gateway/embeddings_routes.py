@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from monai_node.mesh.embeddings import EmbeddingModel
+from monai_node.mesh.gateway.asgi import while_connected
 from monai_node.mesh.gateway.bodies import body_schema
 from monai_node.mesh.gateway.caller import caller_of
 from monai_node.mesh.gateway.embeddings import (
@@ -15,7 +16,6 @@ from monai_node.mesh.gateway.embeddings import (
     fewer_dimensions,
 )
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.stream import while_connected
 from monai_node.registry.errors import NotFound, Unsupported
 
 _MESH = "mesh"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, PlanTask, Provenance, RunEvent
 from monai_node.registry.wire import TokenLogprob
-
-_HEADER_CHARS_MAX = 1024  # many proxies give up on a head of 8 KiB
 
 
 @dataclass(slots=True)
@@ -47,17 +44,3 @@ class Said:
     @property
     def parts(self) -> Sequence[Provenance]:
         return self.ending.parts if self.ending is not None else ()
-
-
-def completion_headers(parts: Sequence[Provenance]) -> dict[str, str]:
-    """The provenance in short, for whoever sees only headers; plain ASCII."""
-    makers = dict.fromkeys(_maker(part) for part in parts)
-    return {
-        "x-mesh-parts": str(len(parts)),
-        "x-mesh-models": ",".join(makers)[:_HEADER_CHARS_MAX],
-    }
-
-
-def _maker(part: Provenance) -> str:
-    # A peer chose these names: anything that could end a header or a list item is escaped.
-    return quote(f"{part.model}@{part.peer_name or part.peer}"[:256], safe="@/:.+")

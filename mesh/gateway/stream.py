@@ -4,37 +4,29 @@ another, and they end when the client is gone."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.answers import forget_answer
+from monai_node.mesh.gateway.asgi import answer_body, answer_start, deliver, disconnected
 from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import Caller, caller_of
-from monai_node.mesh.gateway.completion import KEEP_ALIVE
 from monai_node.mesh.gateway.errors import error_response
 from monai_node.mesh.gateway.feed import FINISH_SECONDS, Feed
 from monai_node.mesh.gateway.json_io import JsonResponse
-from monai_node.mesh.gateway.said import Said, completion_headers
+from monai_node.mesh.gateway.said import Said
 from monai_node.mesh.gateway.several import Several, running_beside
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.trail import Trail
+from monai_node.mesh.gateway.sse import KEEP_ALIVE, SSE_HEADERS
+from monai_node.mesh.gateway.trail import Trail, maker_headers
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, RunCreated, RunEvent, RunFailed
 from monai_node.registry.ids import RunId
 from monai_node.registry.tasks import task_scope
-
-_T = TypeVar("_T")
-
-SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold small chunks back
-]
 
 
 class Form(Protocol):
@@ -112,7 +104,7 @@ class RunResponse(Response):
                 said[RunId(event.run)].take(event)
         if isinstance(event, RunFailed):
             return await self._answer(error_response(event), send)
-        headers = completion_headers([part for each in said.values() for part in each.parts])
+        headers = maker_headers([part for each in said.values() for part in each.parts])
         whole = JsonResponse(self._form.whole(*said.values()), headers=headers)
         return await self._answer(whole, send)
 
@@ -175,42 +167,3 @@ def is_first_sign(event: RunEvent, *, has_events: bool) -> bool:
     if has_events:
         return not isinstance(event, RunCreated)
     return isinstance(event, AnswerDelta | AnswerCompleted | RunFailed)
-
-
-async def deliver(send: Send, message: dict[str, object], stall_seconds: float) -> None:
-    """ClientDisconnect also when the client is there but takes nothing for too long."""
-    try:
-        async with asyncio.timeout(stall_seconds):
-            await send(message)
-    except TimeoutError:
-        raise ClientDisconnect from None
-
-
-def answer_start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, object]:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def answer_body(data: bytes, *, more: bool) -> dict[str, object]:
-    return {"type": "http.response.body", "body": data, "more_body": more}
-
-
-async def while_connected(work: Awaitable[_T], receive: Receive) -> _T:
-    """What `work` returns; when the client goes before, `work` is cancelled: ClientDisconnect."""
-    found: list[_T] = []
-
-    async def do() -> None:
-        found.append(await work)
-
-    async with task_scope() as tasks:
-        doing = tasks.start(do(), name="work")
-        gone = tasks.start(disconnected(receive), name="disconnect")
-        await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)
-    if not found:
-        raise ClientDisconnect
-    return found[0]
-
-
-async def disconnected(receive: Receive) -> None:
-    """Returns when the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
-from monai_node.registry.events import AnswerDelta, PlanTask, RunEvent, TaskDispatched, TaskText
+from monai_node.registry.events import AnswerDelta, PlanTask, Provenance, RunEvent, TaskDispatched, TaskText
 from monai_node.registry.ids import PeerId, short
 
-_ROUTE_CHARS_MAX = 1024  # many proxies give up on a head of 8 KiB
+_VALUE_CHARS_MAX = 1024  # of a header: many proxies give up on a head of 8 KiB
 _NAME_CHARS_MAX = 128
 
 
@@ -53,9 +54,22 @@ class Trail:
         """Whole entries only, while there is room."""
         line = ""
         for task, holder in self._holders.items():
-            # Peers choose the ids of their skills: anything that could end a header or an entry is escaped.
-            entry = f"{task}={quote(holder, safe='@/:.+')}"
-            if len(line) + len(entry) + 2 > _ROUTE_CHARS_MAX:
+            entry = f"{task}={_escaped(holder)}"
+            if len(line) + len(entry) + 2 > _VALUE_CHARS_MAX:
                 break
             line += f", {entry}" if line else entry
         return line
+
+
+def maker_headers(parts: Sequence[Provenance]) -> dict[str, str]:
+    """Who made an answer: how many parts it has, and the models that made them. Plain ASCII."""
+    makers = dict.fromkeys(_escaped(f"{part.model}@{part.peer_name or part.peer}"[:256]) for part in parts)
+    return {
+        "x-mesh-parts": str(len(parts)),
+        "x-mesh-models": ",".join(makers)[:_VALUE_CHARS_MAX],
+    }
+
+
+def _escaped(name: str) -> str:
+    """Peers choose the names of themselves, their skills and models: nothing may end a header or an entry."""
+    return quote(name, safe="@/:.+")

@@ -11,7 +11,7 @@ import pytest
 
 from monai_node.mesh.gateway.completion import Chunks, Head, completion
 from monai_node.mesh.gateway.json_io import encode_json
-from monai_node.mesh.gateway.said import Said, completion_headers
+from monai_node.mesh.gateway.said import Said
 from monai_node.mesh.gateway.testing import completed, provenance
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -77,14 +77,6 @@ def test_tool_calls_have_no_content_and_arguments_in_a_string() -> None:
     function = {"name": "weather", "arguments": '{"city":"Łódź"}'}
     expected = {"id": "call_0", "type": "function", "function": function}
     assert choice["message"]["tool_calls"] == [expected]
-
-
-def test_headers_are_ascii_whatever_a_peer_calls_itself() -> None:
-    evil = completed("run-abc", provenance(peer_name="béla\r\nset-cookie: a=b,c"))
-    headers = completion_headers(evil.parts)
-    assert headers["x-mesh-parts"] == "1"
-    assert headers["x-mesh-models"] == "smollm2@b%C3%A9la%0D%0Aset-cookie:%20a%3Db%2Cc"
-    assert completion_headers(DONE.parts)["x-mesh-models"] == "smollm2@anna,smollm2@b%C3%A9la"
 
 
 def test_a_stream_has_one_id_a_role_the_text_and_the_provenance_at_the_end() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from monai_node.mesh.gateway.trail import Trail
+from monai_node.mesh.gateway.testing import provenance
+from monai_node.mesh.gateway.trail import Trail, maker_headers
 from monai_node.registry.events import PlanTask, TaskDispatched, TaskText
 
 PEER = "12D3KooWabcdefgh"
@@ -55,3 +56,11 @@ def test_a_long_plan_is_cut_at_a_whole_entry() -> None:
     route = trail.headers()["x-mesh-route"]
     assert len(route) <= 1024
     assert route.endswith("@abcdefgh")
+
+
+def test_makers_are_plain_ascii_whatever_a_peer_calls_itself() -> None:
+    headers = maker_headers([provenance(peer_name="béla\r\nset-cookie: a=b,c")])
+    assert headers["x-mesh-parts"] == "1"
+    assert headers["x-mesh-models"] == "smollm2@b%C3%A9la%0D%0Aset-cookie:%20a%3Db%2Cc"
+    two = [provenance("t1"), provenance("t2", peer_name="béla"), provenance("t3")]
+    assert maker_headers(two)["x-mesh-models"] == "smollm2@anna,smollm2@b%C3%A9la"
