@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from monai_node.registry.advert import Skill
 from monai_node.registry.ids import PeerId
 from monai_node.router.calibration import chances_of_none, shares, strengths
-from monai_node.router.compare import Comparison, Likeness
+from monai_node.router.compare import Comparison
 from monai_node.router.embed import Embedder, Vector, Vectors
 from monai_node.router.match import Match, Matches
 from monai_node.router.offer import Offer
-from monai_node.router.sparse import counted
+from monai_node.router.sparse import Counted, counted
 from monai_node.router.texts import SPELLING_CHARS_MAX, SkillTexts, cleaned, texts_of
 
 # Distinct texts of all skills that are compared, 30 MB of vectors, and the characters whose words are.
@@ -118,8 +118,7 @@ class SkillIndex:
         if not listing.offers or not len(listing.comparison):
             return Matches((), 1.0)
         (vector,) = await self._embedder.embed([asked])
-        likeness = listing.comparison.likeness(vector, counted(asked[:SPELLING_CHARS_MAX]))
-        return _matches(listing, likeness, vector, may)
+        return _matches(listing, vector, counted(asked[:SPELLING_CHARS_MAX]), may)
 
     async def _grouped(self, offers: Sequence[Offer]) -> dict[SkillTexts, list[Offer]]:
         """Offers by what their skill says, in the order in which they came."""
@@ -186,10 +185,17 @@ def _steps(skills: Sequence[SkillTexts], known: Collection[str]) -> Iterator[lis
         yield step
 
 
-def _matches(listing: _Listing, likeness: Likeness, vector: Vector, may: _May) -> Matches:
+def _matches(listing: _Listing, vector: Vector, words: Counted, may: _May) -> Matches:
     comparison = listing.comparison
+    likeness = comparison.likest(vector, words)
     strength = strengths(likeness)
-    narrow = _likeliest(listing, _strongest_first(strength, comparison.narrow), may)
+    looked_at = np.array(list(likeness.best))
+    narrow_at = looked_at[~comparison.is_general[looked_at]]
+    narrow, is_enough = _likeliest(listing, _strongest_first(strength, narrow_at), may)
+    if not is_enough and len(narrow_at) < len(comparison.narrow):
+        likeness = comparison.likeness(vector, words)
+        strength = strengths(likeness)
+        narrow, _ = _likeliest(listing, _strongest_first(strength, comparison.narrow), may)
     general = _offered(listing, _strongest_first(strength, comparison.general), may)
     alone = np.minimum.accumulate(1 - chances_of_none(likeness, list(narrow), len(comparison.narrow)))
     none = 1 - float(alone[0]) if narrow else 1.0
@@ -232,9 +238,10 @@ def _permitted(listing: _Listing, place: int, may: _May) -> list[Offer]:
     return may(listing.offers.get(listing.comparison.skills[place], ()))
 
 
-def _likeliest(listing: _Listing, places: Iterable[int], may: _May) -> dict[int, list[Offer]]:
-    """The first MATCHED_SKILLS_MAX of these skills that somebody offers who may be asked; behind others
-    those of which each peer has _MATCHED_PER_PEER that stand before them."""
+def _likeliest(listing: _Listing, places: Iterable[int], may: _May) -> tuple[dict[int, list[Offer]], bool]:
+    """The first MATCHED_SKILLS_MAX of these skills that somebody offers who may be asked, and whether more
+    places would change nothing; behind others those of which each peer has _MATCHED_PER_PEER that stand
+    before them."""
     counts: dict[PeerId, int] = {}
     first: dict[int, list[Offer]] = {}
     rest: dict[int, list[Offer]] = {}
@@ -249,5 +256,5 @@ def _likeliest(listing: _Listing, places: Iterable[int], may: _May) -> dict[int,
             counts[peer] = count + 1
         (first if has_room else rest)[place] = offers
         if len(first) == MATCHED_SKILLS_MAX:
-            break
-    return dict(list((first | rest).items())[:MATCHED_SKILLS_MAX])
+            return first, True
+    return dict(list((first | rest).items())[:MATCHED_SKILLS_MAX]), False
