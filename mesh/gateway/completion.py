@@ -6,6 +6,7 @@ made it. `model` is the name that was asked for; the models that answered stand 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -69,65 +70,92 @@ def _choice(said: Said, index: int) -> dict[str, Any]:
     }
 
 
-class Chunks:
-    """Turns the events of one run into the bytes of an SSE stream, or its end into one object; those of
-    several into one stream whose chunks say by `index` whose they are.
+class AnswerFrames(ABC):
+    """Turns the events of one run into an SSE stream of OpenAI's objects; those of several into one stream
+    whose objects say by `index` whose they are.
 
     With `has_events`, what happens between the deltas is sent as named SSE events, and the events that
-    are chunks already stand in `mesh.event` of those, so that `seq` has no gaps. Only on request:
-    OpenAI's clients take every `data:` line for a chunk, whatever its event name.
+    are objects already stand in `mesh.event` of those, so that `seq` has no gaps. Only on request:
+    OpenAI's clients take every `data:` line for an object, whatever its event name.
     """
 
     def __init__(self, head: Head, *, include_usage: bool, has_events: bool) -> None:
+        self.has_events = has_events
         self._head = head
         self._include_usage = include_usage
-        self.has_events = has_events
         self._index = {run: index for index, run in enumerate(head.runs)}
-        self._tasks: dict[str, list[PlanTask]] = {run: [] for run in head.runs}
-        self._usages: dict[str, Usage] = {}
-
-    def opening(self) -> bytes:
-        """Of each choice the first chunk, which carries the role."""
-        delta = {"role": "assistant", "content": "", "refusal": None}
-        return b"".join(self._chunk(run, delta) for run in self._index)
+        self._said = {run: Said(run) for run in head.runs}  # without the text, which is on its way out
 
     def frames(self, event: RunEvent) -> bytes:
         """What this event adds to the stream; after the last one, the stream is at its end."""
         match event:
             case AnswerDelta():
-                if not event.text and not event.logprobs and not self.has_events:
-                    return b""
-                logprobs = logprobs_of(event.logprobs)
-                return self._chunk(event.run, {"content": event.text}, logprobs=logprobs, **self._told(event))
+                return self._delta(event)
             case AnswerCompleted():
+                self._said[event.run].take(event)
                 return self._ending(event)
             case RunFailed():
                 # OpenAI's clients raise an error object before [DONE] as an exception with message
                 # and code. A stream that merely ends they take for a whole answer.
                 return frame({**error_body(event), **self._told(event)}) + DONE
             case PlanTask():
-                self._tasks[event.run].append(event)
+                self._said[event.run].take(event)
             case _:
                 pass
         return frame(event, name=event.type) if self.has_events else b""
 
-    def whole(self, said: Said, *others: Said) -> dict[str, Any]:
-        return completion(self._head, (said, *others))
-
     def _ending(self, done: AnswerCompleted) -> bytes:
-        parts = [self._chunk(done.run, delta) for delta in _tool_call_deltas(done)]
-        mesh = {**mesh_of(done.run, self._tasks[done.run], done), **self._told(done).get("mesh", {})}
-        parts.append(self._chunk(done.run, {}, finish_reason=done.finish_reason, mesh=mesh))
-        self._usages[done.run] = done.usage
-        if len(self._usages) < len(self._index):
-            return b"".join(parts)
+        mesh = {**mesh_of(done.run, self._said[done.run].tasks, done), **self._told(done).get("mesh", {})}
+        ended = self._last(done, mesh)
+        every = list(self._said.values())
+        if any(each.ending is None for each in every):
+            return ended
         if self._include_usage:
-            usage = usage_of_all([self._usages[run] for run in self._index])
-            parts.append(frame({**self._base(), "choices": [], "usage": usage_of(usage)}))
-        return b"".join((*parts, DONE))
+            ended += frame({**self._base(), "choices": [], "usage": usage_of(self._usage(every))})
+        return ended + DONE
 
     def _told(self, event: RunEvent) -> dict[str, Any]:
         return {"mesh": {"event": event}} if self.has_events else {}
+
+    @abstractmethod
+    def _base(self) -> dict[str, Any]:
+        """What every object of the stream has."""
+
+    @abstractmethod
+    def _delta(self, delta: AnswerDelta) -> bytes: ...
+
+    @abstractmethod
+    def _last(self, done: AnswerCompleted, mesh: dict[str, Any]) -> bytes:
+        """The end of one choice."""
+
+    @abstractmethod
+    def _usage(self, said: Sequence[Said]) -> Usage:
+        """Of all choices, which have ended."""
+
+
+class Chunks(AnswerFrames):
+    """The `chat.completion.chunk` objects of a stream, or one `chat.completion`."""
+
+    def opening(self) -> bytes:
+        """Of each choice the first chunk, which carries the role."""
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(self._chunk(run, delta) for run in self._index)
+
+    def whole(self, said: Said, *others: Said) -> dict[str, Any]:
+        return completion(self._head, (said, *others))
+
+    def _delta(self, delta: AnswerDelta) -> bytes:
+        if not delta.text and not delta.logprobs and not self.has_events:
+            return b""
+        logprobs = logprobs_of(delta.logprobs)
+        return self._chunk(delta.run, {"content": delta.text}, logprobs=logprobs, **self._told(delta))
+
+    def _last(self, done: AnswerCompleted, mesh: dict[str, Any]) -> bytes:
+        calls = [self._chunk(done.run, delta) for delta in _tool_call_deltas(done)]
+        return b"".join((*calls, self._chunk(done.run, {}, finish_reason=done.finish_reason, mesh=mesh)))
+
+    def _usage(self, said: Sequence[Said]) -> Usage:
+        return usage_of_all([each.done.usage for each in said])
 
     def _chunk(
         self,

@@ -10,21 +10,14 @@ from typing import Any, cast
 from monai_node.agents.passthrough import MESH_MODEL
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.bodies import CompletionBody, validated
-from monai_node.mesh.gateway.completion import Head, mesh_of, mesh_of_all, usage_of, usage_of_all
-from monai_node.mesh.gateway.errors import error_body
+from monai_node.mesh.gateway.completion import AnswerFrames, Head, mesh_of_all, usage_of, usage_of_all
 from monai_node.mesh.gateway.json_io import parse_object
 from monai_node.mesh.gateway.openai import ChatCall, another, traceparent_of
 from monai_node.mesh.gateway.said import Said
 from monai_node.mesh.gateway.sampling import sampling_of
-from monai_node.mesh.gateway.sse import DONE, frame
+from monai_node.mesh.gateway.sse import frame
 from monai_node.registry.errors import InvalidRequest, Unsupported
-from monai_node.registry.events import (
-    AnswerCompleted,
-    AnswerDelta,
-    PlanTask,
-    RunEvent,
-    RunFailed,
-)
+from monai_node.registry.events import AnswerCompleted, AnswerDelta
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import ChatMessage, Parameters, TokenLogprob, Usage
 
@@ -98,39 +91,17 @@ def _prompts(wanted: CompletionBody) -> list[str] | list[list[int]]:
     return listed
 
 
-class TextChunks:
-    """As `completion.Chunks`, for `text_completion` objects. The runs are those of the prompts in order,
-    `per_prompt` of each."""
+class TextChunks(AnswerFrames):
+    """The `text_completion` objects of a stream, or the one of a whole answer. The runs are those of the
+    prompts in order, `per_prompt` of each."""
 
     def __init__(self, head: Head, per_prompt: int, *, include_usage: bool, has_events: bool) -> None:
-        self._head = head
+        super().__init__(head, include_usage=include_usage, has_events=has_events)
         self._per_prompt = per_prompt
-        self._include_usage = include_usage
-        self.has_events = has_events
-        self._index = {run: index for index, run in enumerate(head.runs)}
-        self._said = {run: Said(run) for run in head.runs}
         self._chars = dict.fromkeys(head.runs, 0)
 
     def opening(self) -> bytes:
         return b""
-
-    def frames(self, event: RunEvent) -> bytes:
-        match event:
-            case AnswerDelta():
-                start = self._chars[event.run]
-                self._chars[event.run] += len(event.text)
-                choice = self._choice(event.run, event.text, event.logprobs, start=start)
-                return frame({**self._base(), "choices": [choice], **self._told(event)})
-            case AnswerCompleted():
-                self._said[event.run].take(event)
-                return self._ending(event)
-            case RunFailed():
-                return frame({**error_body(event), **self._told(event)}) + DONE
-            case PlanTask():
-                self._said[event.run].take(event)
-            case _:
-                pass
-        return frame(event, name=event.type) if self.has_events else b""
 
     def whole(self, said: Said, *others: Said) -> dict[str, Any]:
         every = (said, *others)
@@ -144,20 +115,19 @@ class TextChunks:
             "mesh": mesh_of_all(every),
         }
 
-    def _ending(self, done: AnswerCompleted) -> bytes:
-        choice = self._choice(done.run, "", (), finish_reason=done.finish_reason)
-        mesh = mesh_of(done.run, self._said[done.run].tasks, done) | self._told(done).get("mesh", {})
-        ended = frame({**self._base(), "choices": [choice], "mesh": mesh})
-        every = list(self._said.values())
-        if any(each.ending is None for each in every):
-            return ended
-        if self._include_usage:
-            ended += frame({**self._base(), "choices": [], "usage": usage_of(self._usage(every))})
-        return ended + DONE
+    def _delta(self, delta: AnswerDelta) -> bytes:
+        start = self._chars[delta.run]
+        self._chars[delta.run] += len(delta.text)
+        choice = self._choice(delta.run, delta.text, delta.logprobs, start=start)
+        return frame({**self._base(), "choices": [choice], **self._told(delta)})
 
-    def _usage(self, every: Sequence[Said]) -> Usage:
+    def _last(self, done: AnswerCompleted, mesh: dict[str, Any]) -> bytes:
+        choice = self._choice(done.run, "", (), finish_reason=done.finish_reason)
+        return frame({**self._base(), "choices": [choice], "mesh": mesh})
+
+    def _usage(self, said: Sequence[Said]) -> Usage:
         """Each prompt is read once, however many answers it has."""
-        usages = [each.done.usage for each in every]
+        usages = [each.done.usage for each in said]
         size = self._per_prompt
         read = [usage_of_all(usages[at : at + size]) for at in range(0, len(usages), size)]
         return Usage(
@@ -180,9 +150,6 @@ class TextChunks:
             "logprobs": _logprobs(logprobs, start),
             "finish_reason": finish_reason,
         }
-
-    def _told(self, event: RunEvent) -> dict[str, Any]:
-        return {"mesh": {"event": event}} if self.has_events else {}
 
     def _base(self) -> dict[str, Any]:
         return {
