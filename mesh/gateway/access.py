@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.access_rules import key_for, shown_key
-from monai_node.mesh.gateway.budgets import Budgets, Failures, Usage
+from monai_node.mesh.gateway.budgets import Budgets, DayUsage, Failures
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.errors import InvalidKey, OverLimit
 from monai_node.mesh.gateway.feed import Watch
@@ -24,7 +24,7 @@ from monai_node.registry.events import (
     TaskText,
     TaskWasCompleted,
 )
-from monai_node.registry.wire import Usage as TokenUsage
+from monai_node.registry.wire import Usage
 
 _RUNS_MAX = 4096  # whose they were is remembered
 _BYTES_PER_TOKEN = 4  # of English text, roughly; for runs that ended before anybody counted
@@ -42,7 +42,7 @@ class Access:
         keys: Sequence[AccessKey] = (),
         *,
         requires_key: bool = False,
-        usage: Usage | None = None,
+        usage: DayUsage | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.requires_key = requires_key
@@ -120,7 +120,7 @@ class Access:
         key = self._key(caller.key) if caller.key else None
         return self._budgets.headers(key, self._now()) if key is not None else {}
 
-    def usage(self) -> Usage:
+    def usage(self) -> DayUsage:
         return self._budgets.usage()
 
     # --- runs -------------------------------------------------------------------------------------------
@@ -187,5 +187,5 @@ class RunMeter:
             self._spent = total
 
 
-def _sum(usage: TokenUsage) -> int:
+def _sum(usage: Usage) -> int:
     return usage.prompt_tokens + usage.completion_tokens

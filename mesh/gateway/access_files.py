@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from monai_node.mesh.gateway.access import Access
-from monai_node.mesh.gateway.budgets import Usage
+from monai_node.mesh.gateway.budgets import DayUsage
 from monai_node.mesh.keys import KeyFile
 from monai_node.mesh.state import explained, read_json, set_aside, write_json
 from monai_node.registry.errors import SetupError
@@ -68,19 +68,19 @@ async def _keep(access: Access, path: Path) -> None:
             kept = usage
 
 
-def _read(path: Path) -> Usage | None:
+def _read(path: Path) -> DayUsage | None:
     with explained(path):
         content = read_json(path)
         if content is None:
             return None
         try:
-            return Usage.model_validate(content)
+            return DayUsage.model_validate(content)
         except ValidationError:
             set_aside(path)
             return None
 
 
-def _write(path: Path, usage: Usage) -> None:
+def _write(path: Path, usage: DayUsage) -> None:
     try:
         write_json(path, usage.model_dump())
     except OSError as error:

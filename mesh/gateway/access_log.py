@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monai_node.mesh.gateway.caller import caller_of
+from monai_node.mesh.gateway.errors import Cancelled
 from monai_node.mesh.gateway.metrics import known_method
 from monai_node.mesh.logs import log_context
 
 _log = logging.getLogger(__name__)
 
-_CLIENT_GONE = 499  # nginx's, for which HTTP has none
 _UPGRADED, _REFUSED = 101, 403
 # Asked for every few seconds by whatever watches a gateway.
 _QUIET = frozenset(("/health", "/metrics", "/ready"))
@@ -72,7 +72,7 @@ class AccessLog:
 class _Seen:
     """What was sent so far. `is_whole` once an answer is complete; a socket is when it has ended."""
 
-    status: int = _CLIENT_GONE
+    status: int = Cancelled.status
     size: int = 0
     is_whole: bool = False
     told: dict[str, str] = field(default_factory=dict[str, str])
@@ -84,7 +84,7 @@ class _Seen:
             case "websocket.accept":
                 self._begin(_UPGRADED, message)
                 self.is_whole = True
-            case "websocket.close" if self.status == _CLIENT_GONE:
+            case "websocket.close" if self.status == Cancelled.status:
                 self._begin(_REFUSED, message)
                 self.is_whole = True
             case "http.response.body" | "websocket.http.response.body":

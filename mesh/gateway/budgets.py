@@ -44,7 +44,7 @@ class _Bucket:
         return 0.0
 
 
-class Usage(BaseModel):
+class DayUsage(BaseModel):
     """The tokens of each key on one day, as they are kept on disk; `day` since 1970."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,7 +56,7 @@ class Usage(BaseModel):
 class Budgets:
     """Counts for every key that has a limit. `usage` is what was used before this start."""
 
-    def __init__(self, usage: Usage | None = None) -> None:
+    def __init__(self, usage: DayUsage | None = None) -> None:
         self._buckets: dict[str, _Bucket] = {}
         self._day = usage.day if usage else 0
         self._tokens = dict(usage.tokens) if usage else {}
@@ -88,9 +88,9 @@ class Budgets:
         self._turn(now)
         return self._tokens.get(key_id, 0)
 
-    def usage(self) -> Usage:
+    def usage(self) -> DayUsage:
         """What is to be kept over a restart."""
-        return Usage(day=self._day, tokens=dict(self._tokens))
+        return DayUsage(day=self._day, tokens=dict(self._tokens))
 
     def keep_only(self, key_ids: Collection[str]) -> None:
         """Forget the keys that are no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from monai_node.agents.passthrough import MESH_MODEL
 from monai_node.mesh.embeddings import EmbeddingModel
 from monai_node.mesh.gateway.asgi import while_connected
 from monai_node.mesh.gateway.bodies import body_schema
@@ -17,8 +18,6 @@ from monai_node.mesh.gateway.embeddings import (
 )
 from monai_node.mesh.gateway.site import Site
 from monai_node.registry.errors import NotFound, Unsupported
-
-_MESH = "mesh"
 
 
 def embeddings_routes(site: Site) -> APIRouter:
@@ -48,7 +47,7 @@ def _model(site: Site, name: str) -> EmbeddingModel:
     model = site.backend.embedding_model()
     if model is None:
         raise Unsupported("this gateway makes no embeddings", param="model")
-    if name in (_MESH, model.alias):
+    if name in (MESH_MODEL, model.alias):
         return model
     if any(name in (entry.alias, entry.qualified) for entry in site.backend.models()):
         raise Unsupported(f"{name[:200]!r} makes no embeddings; {model.alias} does", param="model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_node.mesh.gateway.budgets import Budgets, Failures, Usage
+from monai_node.mesh.gateway.budgets import Budgets, DayUsage, Failures
 from monai_node.mesh.gateway.errors import OverLimit, error_headers
 from monai_node.mesh.keys import new_key
 
@@ -69,7 +69,7 @@ def test_spent_tokens_hold_until_the_day_ends_and_no_client_need_try_again_soon(
 def test_a_restart_forgets_no_token_of_today_and_all_of_yesterday() -> None:
     before = Budgets()
     before.spend(METERED.id, 100, DAY)
-    usage = Usage.model_validate_json(before.usage().model_dump_json())
+    usage = DayUsage.model_validate_json(before.usage().model_dump_json())
     refusal(Budgets(usage), METERED, DAY + 1)
     Budgets(usage).take(METERED, 2 * DAY)
 
