@@ -6,8 +6,8 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +58,20 @@ def gateway_at(url: str, state_dir: Path | None) -> Gateway:
     return gateway_of(argparse.Namespace(url=url, state_dir=state_dir))
 
 
-def answer_of(gateway: Gateway, path: str) -> httpx.Response:
-    """What it answers to a GET, whatever that is; SetupError when it does not answer."""
+@contextmanager
+def asking(gateway: Gateway) -> Generator[Callable[[str], httpx.Response]]:
+    """Gives what this gateway answers to the GET of a path, whatever that is; SetupError when it does not
+    answer."""
     import httpx
 
-    try:
-        return httpx.get(gateway.url + path, timeout=_SECONDS, **gateway.connection)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise SetupError(f"no answer ({type(error).__name__})") from None
+    def ask(path: str) -> httpx.Response:
+        try:
+            return client.get(gateway.url + path)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SetupError(f"no answer ({type(error).__name__})") from None
+
+    with httpx.Client(timeout=_SECONDS, **gateway.connection) as client:
+        yield ask
 
 
 def _row(node: Found) -> dict[str, Any]:
@@ -93,7 +99,8 @@ def _row(node: Found) -> dict[str, Any]:
 def _ask(gateway: Gateway, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
     """Let a gateway tell of its own runs, and of the tasks of those it knows."""
     try:
-        figures, told = answer_of(gateway, "/metrics").text, answer_of(gateway, "/v1/peers")
+        with asking(gateway) as ask:
+            figures, told = ask("/metrics").text, ask("/v1/peers")
     except SetupError:
         row["state"] = "silent"
         return

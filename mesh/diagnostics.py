@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from monai_node.mesh.cli_ps import answer_of, gateway_at, node_rows
+from monai_node.mesh.cli_ps import asking, gateway_at, node_rows
 from monai_node.mesh.cli_text import printable
 from monai_node.mesh.redact import Redaction, redaction_of
 from monai_node.mesh.state import state_path
@@ -149,19 +149,21 @@ def _last_lines(file: Path) -> list[str]:
 
 # --- its gateways -------------------------------------------------------------------------------------
 def _checked(url: str, state_dir: Path | None) -> dict[str, str]:
-    gateway, found = gateway_at(url, state_dir), dict[str, str]()
-    for path in _CHECKS:
-        began = time.monotonic()
-        try:
-            answer = str(answer_of(gateway, path).status_code)
-        except SetupError as error:
-            answer = error.message
-        found[path] = f"{answer} in {(time.monotonic() - began) * 1000:.0f} ms"
+    found: dict[str, str] = {}
+    with asking(gateway_at(url, state_dir)) as ask:
+        for path in _CHECKS:
+            began = time.monotonic()
+            try:
+                answer = str(ask(path).status_code)
+            except SetupError as error:
+                answer = error.message
+            found[path] = f"{answer} in {(time.monotonic() - began) * 1000:.0f} ms"
     return found
 
 
 def _peers(url: str, state_dir: Path | None) -> list[dict[str, object]]:
-    told: Any = answer_of(gateway_at(url, state_dir), "/v1/peers").json()
+    with asking(gateway_at(url, state_dir)) as ask:
+        told: Any = ask("/v1/peers").json()
     kept = ("id", "state", "last_heard_seconds", "running", "queued", "models", "skills")
     return [{name: peer[name] for name in kept} for peer in told["data"][:_PEERS_MAX]]
 

@@ -198,16 +198,17 @@ def test_a_flood_of_peers_and_paths_does_not_grow_what_is_kept() -> None:
     assert len(found) <= before + 8
 
 
-def test_the_lag_of_the_event_loop_is_measured() -> None:
+def test_the_lag_of_the_event_loop_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai_node.mesh.gateway.metrics._LAG_PERIOD_SECONDS", 0.01)
     metrics = Metrics()
 
     async def measure() -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(0.7):
+            async with asyncio.timeout(0.5):
                 await metrics.keep_measuring_lag()
 
     asyncio.run(measure())
-    assert counted(metrics)["monai_event_loop_lag_seconds_count"] == 1
+    assert counted(metrics)["monai_event_loop_lag_seconds_count"] > 1
 
 
 def test_the_readme_names_every_figure_and_none_that_is_not_told() -> None:
