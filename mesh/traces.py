@@ -42,6 +42,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _NAMES = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES")
 # What the last spans are given to arrive when a node ends.
 _LAST_SECONDS = 3.0
+_RUNS_MAX = 4096  # far more than a gateway lets run: one that never began is not closed
 _TOKENS_MAX = (1 << 63) - 1  # an attribute's integer; the number is a peer's word
 
 _Attributes = Mapping[str, str | int | float]
@@ -93,7 +94,7 @@ class Traces:
 
         self._tracer: Tracer = provider.get_tracer("monai_node", version("monai-node"))
         self._kinds: type[SpanKind] = SpanKind
-        self._runs: dict[str, Span] = {}  # under way
+        self._runs: dict[str, Span] = {}  # under way, the newest last
         self._attempts: dict[AttemptId, Span] = {}  # likewise
 
     # --- runs -----------------------------------------------------------------------------------------
@@ -106,6 +107,8 @@ class Traces:
             {**about, "gen_ai.workflow.name": "mesh", "monai.run": request.run},
         )
         self._runs[request.run] = span
+        if len(self._runs) > _RUNS_MAX:
+            del self._runs[next(iter(self._runs))]
         return RunSpan(span, self._tracer, lambda: self._runs.pop(request.run, None))
 
     # --- attempts at tasks, elsewhere -------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -22,7 +22,7 @@ from monai_node.mesh.provider import Provider
 from monai_node.mesh.traces import Traces, open_traces
 from monai_node.registry.errors import MonaiError, TaskFailed
 from monai_node.registry.events import PlanTask, RunCreated, TaskDispatched, run_failed
-from monai_node.registry.ids import RunId
+from monai_node.registry.ids import AttemptId, PeerId, RunId
 from monai_node.registry.transport import MemoryNetwork, open_memory_transport
 from monai_node.registry.wire import TASK_PROTOCOL, ChatMessage, TaskInput, TaskRequest, Usage
 from monai_node.router.dispatch import Dispatcher
@@ -175,6 +175,18 @@ def test_what_belongs_to_no_run_of_a_client_is_not_traced() -> None:
     gateway, peer = Node(), Node()
     asyncio.run(_send(gateway, peer, ScriptedEngine("x"), task_request(None)))
     assert (gateway.spans, peer.spans) == ({}, {})
+
+
+def test_runs_that_never_began_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai_node.mesh.traces._RUNS_MAX", 2)
+    gateway = Node()
+    candidate = Candidate(PeerId("12D3KooWpeer"), "anna", "chat", "scripted", True, 1.0, ())
+    for number in range(3):
+        gateway.traces.watch(replace(run_request(), run=RunId(f"r{number}")), NOBODY)
+        gateway.traces.decided(f"r{number}", "t1", AttemptId(f"a{number}"), [candidate])
+    gateway.traces.decided("r0", "t2", AttemptId("b0"), [candidate])
+    assert gateway.traces.traceparent_of(AttemptId("b0")) is None
+    assert gateway.traces.traceparent_of(AttemptId("a2")) is not None
 
 
 def test_absurd_numbers_of_tokens_fail_nothing() -> None:

@@ -14,9 +14,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from monai_node.agents.request import RunRequest
+from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.metrics import Metrics
 from monai_node.mesh.gateway.testing import ScriptedBackend, says
+from monai_node.mesh.keys import new_key
 from monai_node.mesh.logs import open_log
 from monai_node.registry.errors import TaskFailed
 from monai_node.registry.events import AnswerDelta, RunCreated, RunEvent
@@ -109,6 +111,24 @@ def test_what_goes_wrong_inside_a_run_is_told_with_its_run_and_request(log_file:
     assert defect["level"] == "error"
     assert defect["run"] == request["run"] == answer.headers["x-mesh-run"]
     assert defect["request_id"] == request["request_id"]
+
+
+@pytest.mark.parametrize("log_file", ["json"], indirect=True)
+def test_a_caller_is_named_by_the_id_of_its_key_and_never_by_the_key(log_file: Path) -> None:
+    key, secret = new_key(0.0)
+    app = create_app(ScriptedBackend(), access=Access((key,), requires_key=True))
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            for shown in (secret, f"{secret}x"):
+                await client.get("/v1/models", headers={"authorization": f"Bearer {shown}"})
+
+    asyncio.run(ask())
+    known, unknown = _of_requests(log_file)
+    assert (known["key"], known["status"]) == (key.id, 200)
+    assert ("key" in unknown, unknown["route"], unknown["status"]) == (False, "-", 401)
+    assert secret not in log_file.read_text()
 
 
 def test_nothing_that_a_user_or_a_model_wrote_is_in_the_log(log_file: Path) -> None:
