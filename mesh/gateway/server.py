@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -99,15 +99,6 @@ async def open_server(
         finally:
             server.stopping.set()
             await asyncio.wait({serving})
-
-
-async def serve(
-    app: ASGIApp, host: str, port: int, on_ready: Callable[[Address], None] = lambda _: None
-) -> None:
-    """`open_server` as a task: tells `on_ready` where it listens, then serves until cancelled."""
-    async with open_server(app, host, port) as address:
-        on_ready(address)
-        await asyncio.get_running_loop().create_future()
 
 
 def listen(host: str, port: int, *, asks_for_keys: bool = False) -> socket.socket:

@@ -72,6 +72,22 @@ def says(*pieces: str, error: MonaiError | None = None) -> Script:
     return script
 
 
+class HeldRun:
+    """`script` is a run that says "Hel", and when it is let go "lo"; `begun` tells of the first."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def script(self, request: RunRequest) -> AsyncGenerator[RunEvent, None]:
+        yield RunCreated(run=request.run)
+        yield AnswerDelta(run=request.run, text="Hel")
+        self.begun.set()
+        await self.release.wait()
+        yield AnswerDelta(run=request.run, text="lo")
+        yield completed(request.run, provenance())
+
+
 @dataclass(slots=True)
 class ScriptedBackend:
     """Plays `script` for every run, remembers the requests, and tells when a run has ended."""

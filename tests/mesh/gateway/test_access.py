@@ -24,10 +24,10 @@ from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.errors import InvalidKey
 from monai_node.mesh.gateway.server import open_server
-from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance
+from monai_node.mesh.gateway.testing import HeldRun, Script, ScriptedBackend, completed, provenance
 from monai_node.mesh.keys import AccessKey, KeyFile, new_key
 from monai_node.registry.errors import SetupError
-from monai_node.registry.events import AnswerDelta, RunEvent, TaskDispatched, TaskText, TaskWasCompleted
+from monai_node.registry.events import RunEvent, TaskDispatched, TaskText, TaskWasCompleted
 
 _T = TypeVar("_T")
 CHAT, SECRET = new_key(0.0)
@@ -281,17 +281,6 @@ def test_the_owners_own_key_opens_all_and_outlives_changes_of_the_file() -> None
 
 
 # --- over real sockets ----------------------------------------------------------------------------------
-def _held(said: asyncio.Event, release: asyncio.Event) -> Script:
-    async def script(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
-        yield AnswerDelta(run=request.run, text="Hel")
-        said.set()
-        await release.wait()
-        yield AnswerDelta(run=request.run, text="lo")
-        yield completed(request.run, provenance())
-
-    return script
-
-
 @asynccontextmanager
 async def _served(access: Access, script: Script | None = None) -> AsyncGenerator[str]:
     backend = ScriptedBackend(script) if script else ScriptedBackend()
@@ -332,21 +321,21 @@ def test_smuggled_and_oversized_heads_open_nothing() -> None:
 
 
 def test_a_key_revoked_in_the_middle_of_a_stream_ends_with_it() -> None:
-    said, release = asyncio.Event(), asyncio.Event()
+    held = HeldRun()
 
     async def main() -> None:
         access = _guarded()
-        async with _served(access, _held(said, release)) as url, httpx.AsyncClient(base_url=url) as client:
+        async with _served(access, held.script) as url, httpx.AsyncClient(base_url=url) as client:
             body = {**HELLO, "stream": True}
 
             async def ask() -> httpx.Response:
                 return await client.post("/v1/chat/completions", json=body, headers=_bearer(SECRET))
 
             asked = asyncio.create_task(ask())
-            await said.wait()
+            await held.begun.wait()
             access.take_up([ADMIN])
             assert (await ask()).status_code == 401
-            release.set()
+            held.release.set()
             text = (await asked).text
             assert text.endswith("data: [DONE]\n\n")
             assert re.findall(r'"content":"(\w+)"', text) == ["Hel", "lo"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -11,16 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.answers import ANSWER_BYTES_MAX, ANSWERS_MAX, BYTES_MAX, SECONDS_MAX, Answers
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.server import open_server
-from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance, says
+from monai_node.mesh.gateway.testing import HeldRun, Script, ScriptedBackend, says
 from monai_node.mesh.keys import new_key
 from monai_node.registry.errors import ContextLengthExceeded, NoProvider, NotFound, PeerLost
-from monai_node.registry.events import AnswerDelta, RunCreated, RunEvent
 
 BODY: dict[str, Any] = {"model": "mesh", "messages": [{"role": "user", "content": "hello"}]}
 STREAM: dict[str, Any] = {**BODY, "stream": True}
@@ -47,22 +45,6 @@ def _with_client(
             await use(client, backend)
 
     asyncio.run(main())
-
-
-class _Held:
-    """Runs that say a word, and go on when they are let go."""
-
-    def __init__(self) -> None:
-        self.release = asyncio.Event()
-        self.begun = asyncio.Event()
-
-    async def script(self, request: RunRequest) -> AsyncGenerator[RunEvent, None]:
-        yield RunCreated(run=request.run)
-        yield AnswerDelta(run=request.run, text="Hel")
-        self.begun.set()
-        await self.release.wait()
-        yield AnswerDelta(run=request.run, text="lo")
-        yield completed(request.run, provenance())
 
 
 @pytest.mark.parametrize(
@@ -93,7 +75,7 @@ def test_a_retry_is_given_the_same_answer_without_another_run(path: str, body: d
 
 @pytest.mark.parametrize("body", [BODY, STREAM])
 def test_a_retry_joins_the_run_under_way(body: dict[str, Any]) -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
         async with asyncio.TaskGroup() as group:
@@ -109,7 +91,7 @@ def test_a_retry_joins_the_run_under_way(body: dict[str, Any]) -> None:
 
 
 def test_a_run_goes_on_for_those_who_joined_when_its_first_client_leaves() -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
         async with client.stream("POST", CHAT, json=STREAM, headers=KEY) as first:
@@ -130,7 +112,7 @@ def test_a_run_goes_on_for_those_who_joined_when_its_first_client_leaves() -> No
 
 @pytest.mark.parametrize("body", [BODY, STREAM])
 def test_a_client_that_lost_its_connection_finds_its_run_again(body: dict[str, Any]) -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
         for _ in range(2):
@@ -148,7 +130,7 @@ def test_a_client_that_lost_its_connection_finds_its_run_again(body: dict[str, A
 
 
 def test_a_retry_long_after_everybody_left_runs_again() -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: httpx.AsyncClient, backend: ScriptedBackend) -> None:
         with suppress(httpx.ReadTimeout):

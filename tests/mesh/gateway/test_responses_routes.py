@@ -24,9 +24,9 @@ from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.server import open_server
-from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance, says
+from monai_node.mesh.gateway.testing import HeldRun, Script, ScriptedBackend, completed, provenance, says
 from monai_node.registry.errors import NotFound, PeerLost
-from monai_node.registry.events import AnswerDelta, RunCreated, RunEvent
+from monai_node.registry.events import AnswerDelta, RunEvent
 
 DATA = Path(os.environ.get("MONAI_BENCH_DATA", Path(__file__).parents[4] / "shared" / "bench"))
 QUICK = GatewayConfig(opening_seconds=0.02, keep_alive_seconds=0.05, stall_seconds=5)
@@ -68,22 +68,6 @@ async def _calls_a_tool(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
 async def _is_cut(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
     yield AnswerDelta(run=request.run, text="Hel")
     yield completed(request.run, provenance()).model_copy(update={"finish_reason": "length"})
-
-
-class _Held:
-    """A run that says a word and then waits until it is let go."""
-
-    def __init__(self) -> None:
-        self.release = asyncio.Event()
-        self.begun = asyncio.Event()
-
-    async def script(self, request: RunRequest) -> AsyncGenerator[RunEvent, None]:
-        yield RunCreated(run=request.run)
-        yield AnswerDelta(run=request.run, text="Hel")
-        self.begun.set()
-        await self.release.wait()
-        yield AnswerDelta(run=request.run, text="lo")
-        yield completed(request.run, provenance())
 
 
 async def _until(client: AsyncOpenAI, name: str, status: str) -> Response:
@@ -190,7 +174,7 @@ def test_a_run_that_fails_is_a_status_before_the_first_text_and_an_event_after_i
 
 
 def test_a_client_that_goes_away_ends_its_run() -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: AsyncOpenAI, backend: ScriptedBackend) -> None:
         stream = await client.responses.create(model="mesh", input="hello", stream=True)
@@ -296,7 +280,7 @@ def test_what_is_not_to_be_stored_is_not_kept() -> None:
 
 # --- in the background ------------------------------------------------------------------------------------
 def test_a_background_response_goes_on_without_its_client_and_is_streamed_again() -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: AsyncOpenAI, backend: ScriptedBackend) -> None:
         queued = await client.responses.create(model="mesh", input="hello", background=True)
@@ -323,7 +307,7 @@ def test_a_background_response_goes_on_without_its_client_and_is_streamed_again(
 
 
 def test_a_background_stream_outlives_its_client() -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: AsyncOpenAI, backend: ScriptedBackend) -> None:
         stream = await client.responses.create(model="mesh", input="hello", background=True, stream=True)
@@ -338,7 +322,7 @@ def test_a_background_stream_outlives_its_client() -> None:
 
 
 def test_a_silent_background_stream_is_kept_alive() -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: AsyncOpenAI, backend: ScriptedBackend) -> None:
         queued = await client.responses.create(model="mesh", input="hello", background=True)
@@ -353,7 +337,7 @@ def test_a_silent_background_stream_is_kept_alive() -> None:
 
 
 def test_a_background_response_is_cancelled_and_its_run_ends() -> None:
-    held = _Held()
+    held = HeldRun()
 
     async def use(client: AsyncOpenAI, backend: ScriptedBackend) -> None:
         queued = await client.responses.create(model="mesh", input="hello", background=True)

@@ -14,11 +14,10 @@ import pytest
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
-from monai_node.mesh.gateway.server import Address, listen, open_server, serve
-from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance
+from monai_node.mesh.gateway.server import Address, listen, open_server
+from monai_node.mesh.gateway.testing import HeldRun, ScriptedBackend
 from monai_node.registry.errors import SetupError
 from monai_node.registry.events import AnswerDelta, RunEvent
-from monai_node.registry.tasks import task_scope
 
 _T = TypeVar("_T")
 
@@ -29,18 +28,6 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
             return await work
 
     return asyncio.run(within())
-
-
-def _endless(release: asyncio.Event) -> Script:
-    """Says one piece, then waits for `release` before it completes."""
-
-    async def script(request: RunRequest) -> AsyncGenerator[RunEvent, None]:
-        yield AnswerDelta(run=request.run, text="Hel")
-        await release.wait()
-        yield AnswerDelta(run=request.run, text="lo")
-        yield completed(request.run, provenance())
-
-    return script
 
 
 @asynccontextmanager
@@ -125,15 +112,10 @@ def test_accepted_connections_send_at_once_and_give_up_readers_that_do_not_read(
                 assert unread_ms == 60_000
 
 
-def test_serving_as_a_task_ends_when_the_task_is_cancelled() -> None:
+def test_nobody_listens_any_more_when_it_is_left() -> None:
     async def main() -> None:
-        bound: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
-        async with task_scope() as tasks:
-            app = create_app(ScriptedBackend())
-            tasks.start(serve(app, "127.0.0.1", 0, bound.set_result), name="gateway")
-            address = await bound
-            async with _healthy(address):
-                pass
+        async with open_server(create_app(ScriptedBackend()), "127.0.0.1", 0) as address, _healthy(address):
+            pass
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(address.host, address.port)
 
@@ -165,7 +147,7 @@ def test_a_run_ends_when_its_client_hangs_up(stream: bool) -> None:
 
 def test_stopping_lets_an_answer_under_way_finish() -> None:
     async def main() -> None:
-        release, begun = asyncio.Event(), asyncio.Event()
+        held, begun = HeldRun(), asyncio.Event()
 
         async def client(address: Address) -> bytes:
             async with _healthy(address) as idle, _asked(address, stream=True) as (reader, _):
@@ -173,11 +155,11 @@ def test_stopping_lets_an_answer_under_way_finish() -> None:
                 begun.set()
                 # Stopping begins by closing the connections that wait for nothing.
                 assert await idle.read() == b""
-                release.set()
+                held.release.set()
                 return start + await reader.read()
 
         async with asyncio.TaskGroup() as tasks:
-            app = create_app(ScriptedBackend(_endless(release)))
+            app = create_app(ScriptedBackend(held.script))
             async with open_server(app, "127.0.0.1", 0) as address:
                 reading = tasks.create_task(client(address))
                 await begun.wait()
@@ -190,7 +172,7 @@ def test_stopping_lets_an_answer_under_way_finish() -> None:
 
 def test_an_answer_cut_by_stopping_does_not_look_complete_and_its_run_has_ended() -> None:
     async def main() -> None:
-        backend = ScriptedBackend(_endless(asyncio.Event()))
+        backend = ScriptedBackend(HeldRun().script)
         server = open_server(create_app(backend), "127.0.0.1", 0, drain_seconds=0)
         address = await server.__aenter__()
         async with _asked(address, stream=True) as (reader, _):
