@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from monai_node.agents.merge import Assembler
+from monai_node.agents.merge import Assembler, Piece
 from monai_node.agents.plan import Plan
 from monai_node.registry.errors import MonaiError
 from monai_node.registry.events import AnswerCompleted, Provenance
 from monai_node.registry.ids import RunId
-from monai_node.registry.wire import Usage
+from monai_node.registry.wire import TokenLogprob, Usage
 
 
 class Answer:
-    """Takes what becomes of each task, and returns the text that the answer grows by.
+    """Takes what becomes of each task, and returns the pieces that the answer grows by.
 
     A failed part is told in one sentence in its place, but only once some other part has something to
     show: if none ever has, the run fails with an error instead of an answer made of apologies.
@@ -26,26 +27,28 @@ class Answer:
         self._tool_calls: list[dict[str, Any]] = []
         self._errors: list[MonaiError] = []
         self._untold: dict[str, str] | None = {}  # sentences of failed parts; None once they are told
+        self._chars = 0
+        self._spans: dict[str, tuple[int, int]] = {}
 
-    def delta(self, task: str, text: str) -> str:
-        return self._tell_failures(task) + self._assembler.delta(task, text)
+    def delta(self, task: str, text: str, logprobs: Sequence[TokenLogprob] = ()) -> list[Piece]:
+        return self._grown(self._tell_failures(task) + self._assembler.delta(task, text, logprobs))
 
-    def completed(self, part: Provenance, tool_calls: list[dict[str, Any]]) -> str:
+    def completed(self, part: Provenance, tool_calls: list[dict[str, Any]]) -> list[Piece]:
         self._parts[part.task] = part
         self._tool_calls += tool_calls
-        return self._tell_failures(part.task) + self._assembler.completed(part.task)
+        return self._grown(self._tell_failures(part.task) + self._assembler.completed(part.task))
 
-    def failed(self, part: Provenance, error: MonaiError) -> str:
+    def failed(self, part: Provenance, error: MonaiError) -> list[Piece]:
         """`part` has the status failed; `error` is what the run fails with if this was the first."""
         self._parts[part.task] = part
         self._errors.append(error)
         if len(self._plan.shown) == 1:
-            return ""  # the run fails with this error: a client need not read it twice
+            return []  # the run fails with this error: a client need not read it twice
         sentence = f"This part could not be done: {error.message}"
         if self._untold is None:
-            return self._assembler.failed(part.task, sentence)
+            return self._grown(self._assembler.failed(part.task, sentence))
         self._untold[part.task] = sentence
-        return ""
+        return []
 
     def ending(self, run: RunId) -> AnswerCompleted:
         """The end of the answer, when every task has ended; the first error when no part was made."""
@@ -58,16 +61,30 @@ class Answer:
             run=run,
             finish_reason=_finish_reason(shown, has_tool_calls=bool(self._tool_calls)),
             usage=_sum([part.usage for part in made]),
-            parts=parts,
+            parts=[part.model_copy(update={"spans": self._spans_of(part.task)}) for part in parts],
             tool_calls=self._tool_calls,
         )
 
-    def _tell_failures(self, task: str) -> str:
+    def _grown(self, pieces: list[Piece]) -> list[Piece]:
+        for task, text, _ in pieces:
+            start, _ = self._spans.get(task, (self._chars, 0))
+            self._chars += len(text)
+            self._spans[task] = (start, self._chars)
+        return pieces
+
+    def _spans_of(self, task: str) -> list[tuple[int, int]]:
+        """One span, as parts are never mixed; none of a part without text."""
+        start, end = self._spans.get(task, (0, 0))
+        return [(start, end)] if start < end else []
+
+    def _tell_failures(self, task: str) -> list[Piece]:
         """The sentences held back, when `task` is the first part that has something to show."""
         if self._untold is None or task not in self._plan.shown:
-            return ""
+            return []
         untold, self._untold = self._untold, None
-        return "".join(self._assembler.failed(name, sentence) for name, sentence in untold.items())
+        return [
+            piece for name, sentence in untold.items() for piece in self._assembler.failed(name, sentence)
+        ]
 
 
 def _finish_reason(

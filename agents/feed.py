@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 
+from monai_node.agents.merge import Piece
 from monai_node.registry.events import (
     AnswerDelta,
     PlanTask,
@@ -13,7 +15,6 @@ from monai_node.registry.events import (
     TaskWasFailed,
 )
 from monai_node.registry.ids import RunId
-from monai_node.registry.wire import TokenLogprob
 
 _EVENTS_WAITING_MAX = 64  # a reader this far behind slows its own run down
 
@@ -26,6 +27,7 @@ class Feed:
         self._events: asyncio.Queue[RunEvent] = asyncio.Queue(_EVENTS_WAITING_MAX)
         self._seq = 0
         self._open: dict[str, None] = {}
+        self._grown: deque[Piece] = deque()  # of the answer, not put yet
         self._speaking = asyncio.Lock()
 
     @property
@@ -36,22 +38,25 @@ class Feed:
     async def next(self) -> RunEvent:
         return await self._events.get()
 
-    async def say(
-        self,
-        event: RunEvent,
-        grow: Callable[[], str] | None = None,
-        logprobs: Sequence[TokenLogprob] = (),
-    ) -> None:
-        """Put an event, then the text that the answer grows by, if it does, and what is told of its tokens.
+    async def say(self, event: RunEvent, grow: Callable[[], Sequence[Piece]] | None = None) -> None:
+        """Put an event, then each piece that the answer grows by.
 
-        Returns when there was room for both. Under a lock: of tasks that wait for room, none may pass
-        another between taking its text and putting it.
+        Returns when there was room for all. Under a lock: of tasks that wait for room, none may pass
+        another between taking its pieces and putting them. Whoever is cancelled while it waits leaves
+        pieces to the next, as they were counted.
         """
         async with self._speaking:
+            await self._put_grown()
             await self._put(event)
-            text = grow() if grow is not None else ""
-            if text or logprobs:
-                await self._put(AnswerDelta(run=self._run, text=text, logprobs=list(logprobs)))
+            if grow is not None:
+                self._grown += grow()
+                await self._put_grown()
+
+    async def _put_grown(self) -> None:
+        while self._grown:
+            task, text, logprobs = self._grown[0]
+            await self._put(AnswerDelta(run=self._run, task=task, text=text, logprobs=list(logprobs)))
+            self._grown.popleft()
 
     async def _put(self, event: RunEvent) -> None:
         await self._events.put(event.model_copy(update={"seq": self._seq}))

@@ -6,10 +6,14 @@ Results are data: they are shown, cleaned, and nothing in them changes what is s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from monai_node.agents.plan import Plan
+from monai_node.registry.wire import TokenLogprob
 
+_GAP = "\n\n"
 _SENTENCE_CHARS_MAX = 300
 # An escape sequence that goes on for longer is no terminal's; its text is shown as text.
 _ESCAPE_CHARS_MAX = 256
@@ -68,18 +72,28 @@ def _clean(text: str) -> str:
     return _ESCAPE.sub("", text).translate(_UNFIT)
 
 
+class Piece(NamedTuple):
+    """Text that the answer grows by: of one task's part, or "" for the gap between two; `logprobs` of its
+    tokens where they are told."""
+
+    task: str
+    text: str
+    logprobs: Sequence[TokenLogprob] = ()
+
+
 @dataclass(slots=True)
 class _PartText:
     """One part of the answer: what may still be shown of it, and what was."""
 
     cleaner: DisplayText
     ready: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])  # of what is not shown yet
     shown: str = ""
     is_over: bool = False
 
 
 class Assembler:
-    """Says which text may be shown when; the texts it returns, joined, are the answer.
+    """Says which text may be shown when; the pieces it returns, joined, are the answer.
 
     The parts are the plan's `shown` tasks, in plan order, separated by a blank line. The first part that
     is not over streams live; what comes for later ones waits. A failed part is one sentence in
@@ -102,31 +116,32 @@ class Assembler:
     def is_complete(self) -> bool:
         return self._live == len(self._order)
 
-    def delta(self, task: str, text: str) -> str:
-        """The text to show now that a task's result grew by `text`."""
+    def delta(self, task: str, text: str, logprobs: Sequence[TokenLogprob] = ()) -> list[Piece]:
+        """What to show now that a task's result grew by `text`."""
         part = self._open(task)
         if part is None:
-            return ""
+            return []
         part.ready += part.cleaner.feed(text)
+        part.logprobs += logprobs
         return self._show()
 
-    def completed(self, task: str) -> str:
-        """The text to show now that a task's result is whole."""
+    def completed(self, task: str) -> list[Piece]:
+        """What to show now that a task's result is whole."""
         part = self._open(task)
         if part is None:
-            return ""
+            return []
         part.ready += part.cleaner.finish()
         part.is_over = True
         return self._show()
 
-    def failed(self, task: str, sentence: str) -> str:
-        """The text to show now that a task failed; `sentence` says so to a person."""
+    def failed(self, task: str, sentence: str) -> list[Piece]:
+        """What to show now that a task failed; `sentence` says so to a person."""
         part = self._open(task)
         if part is None:
-            return ""
+            return []
         part.ready += part.cleaner.finish()
         part.ready = _with_closed_fence(part.shown, part.ready.rstrip())
-        gap = "\n\n" if (part.shown + part.ready).strip() else ""
+        gap = _GAP if (part.shown + part.ready).strip() else ""
         said = " ".join(display(sentence).split())[:_SENTENCE_CHARS_MAX]
         part.ready += f"{gap}[{said}]"
         part.is_over = True
@@ -138,36 +153,38 @@ class Assembler:
         part = self._parts[task]
         return None if part.is_over else part
 
-    def _show(self) -> str:
-        now = ""
+    def _show(self) -> list[Piece]:
+        now: list[Piece] = []
         while self._live < len(self._order):
-            part = self._parts[self._order[self._live]]
-            now += self._take(part)
-            if not part.is_over:
+            task = self._order[self._live]
+            now += self._take(task)
+            if not self._parts[task].is_over:
                 break
             self._live += 1
         return now
 
-    def _take(self, part: _PartText) -> str:
+    def _take(self, task: str) -> Iterator[Piece]:
+        part = self._parts[task]
         if self._is_single:
             text, part.ready = part.ready, ""
         else:
-            text = self._take_trimmed(part)
+            text = _take_trimmed(part)
+        if text and not part.shown:
+            if self._has_text:
+                yield Piece("", _GAP)
+            self._has_text = True
         part.shown += text
-        return text
+        logprobs, part.logprobs = part.logprobs, []
+        if text or logprobs:
+            yield Piece(task, text, logprobs)
 
-    def _take_trimmed(self, part: _PartText) -> str:
-        """The part's text without the space around it, which waits until it is known to be inside."""
-        text = part.ready if part.shown else part.ready.lstrip("\n\t ")
-        kept = text.rstrip()
-        part.ready = "" if part.is_over else text[len(kept) :]
-        if part.is_over:
-            kept = _with_closed_fence(part.shown, kept)
-        if not kept:
-            return ""
-        gap = "\n\n" if self._has_text and not part.shown else ""
-        self._has_text = True
-        return gap + kept
+
+def _take_trimmed(part: _PartText) -> str:
+    """The part's text without the space around it, which waits until it is known to be inside."""
+    text = part.ready if part.shown else part.ready.lstrip("\n\t ")
+    kept = text.rstrip()
+    part.ready = "" if part.is_over else text[len(kept) :]
+    return _with_closed_fence(part.shown, kept) if part.is_over else kept
 
 
 def _with_closed_fence(shown: str, text: str) -> str:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from monai_node.agents.graph import Task, TaskGraph
+from monai_node.agents.graph import Task
+from monai_node.agents.plan import Plan
 from monai_node.registry.errors import DeadlineExceeded, MonaiError, NoProvider, TaskFailed
 from monai_node.registry.events import (
     MadeItem,
@@ -39,14 +40,20 @@ class Tries:
         self.candidate, self.count = event.candidate, event.number
 
 
-def planned(run: RunId, graph: TaskGraph) -> list[PlanTask]:
+def planned(run: RunId, plan: Plan) -> list[PlanTask]:
     """The tasks in plan order, but each after those it depends on, as readers of events expect."""
-    rest = list(graph.tasks)
+    rest = list(plan.graph.tasks)
     told: dict[str, PlanTask] = {}
     while rest:
         task = next(task for task in rest if all(other in told for other in task.depends_on))
         rest.remove(task)
-        told[task.id] = PlanTask(run=run, task=task.id, text=task.text, depends_on=task.depends_on)
+        told[task.id] = PlanTask(
+            run=run,
+            task=task.id,
+            text=task.text,
+            depends_on=task.depends_on,
+            is_shown=task.id in plan.shown,
+        )
     return list(told.values())
 
 

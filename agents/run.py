@@ -135,7 +135,7 @@ class _Run:
     async def plan(self) -> None:
         self._plan = await self._around.planner.plan(self._request, self._label, self._foresee)
         self._answer = Answer(self._plan)
-        for event in planned(self._run, self._plan.graph):
+        for event in planned(self._run, self._plan):
             await self.feed.say(event)
 
     async def execute(self) -> None:

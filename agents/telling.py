@@ -1,4 +1,4 @@
-"""What becomes of tasks, told to the reader of a run: events, each with the text that the answer grows by."""
+"""What becomes of tasks, told to the reader of a run: events, each with what the answer grows by."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Telling:
                 tries.note(event, self._clock())
                 await self._feed.say(said)
             case Text(text=text, logprobs=logprobs):
-                await self._feed.say(said, lambda: self._answer.delta(task.id, text), logprobs)
+                await self._feed.say(said, lambda: self._answer.delta(task.id, text, logprobs))
             case _:
                 await self._feed.say(said)
 

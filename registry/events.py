@@ -45,6 +45,8 @@ class Provenance(BaseModel):
     A task that is done for each item of a list names every item's maker in `items`, in the order of the
     list, and as its own the peer that did most of them. `verdict` says what is wrong with a result that
     is given all the same: it is not what was asked for, as checked in code, and nobody had a better one.
+    `spans` says where in the whole answer its text stands: [start, end) in characters (Unicode code points),
+    and nothing before `answer.completed`.
     """
 
     model_config = _SENT
@@ -63,6 +65,7 @@ class Provenance(BaseModel):
     error: str | None = None
     verdict: str = ""
     items: list[MadeItem] = Field(default_factory=list[MadeItem])
+    spans: list[tuple[int, int]] = Field(default_factory=list[tuple[int, int]])
 
 
 class RunCreated(Event):
@@ -70,12 +73,14 @@ class RunCreated(Event):
 
 
 class PlanTask(Event):
-    """One task of the plan. `depends_on` names earlier tasks."""
+    """One task of the plan. `depends_on` names earlier tasks; `is_shown` says whether the answer holds its
+    result."""
 
     type: Literal["plan.task"] = "plan.task"
     task: str
     text: str
     depends_on: list[str]
+    is_shown: bool = True
 
 
 class TaskDispatched(Event):
@@ -131,9 +136,11 @@ class TaskWasFailed(Event):
 
 class AnswerDelta(Event):
     """The next piece of the merged answer, in the order in which a client should show it; `logprobs` of its
-    tokens where they were asked for."""
+    tokens where they were asked for. `task` is the one whose part it belongs to, what is said of its failure
+    included; "" for the gap between two parts."""
 
     type: Literal["answer.delta"] = "answer.delta"
+    task: str = ""
     text: str
     logprobs: list[TokenLogprob] = Field(default_factory=list[TokenLogprob])
 

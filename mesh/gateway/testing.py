@@ -64,7 +64,7 @@ def says(*pieces: str, error: MonaiError | None = None) -> Script:
         yield RunCreated(run=request.run)
         yield PlanTask(run=request.run, task="t1", text="say hello", depends_on=[])
         for piece in pieces:
-            yield AnswerDelta(run=request.run, text=piece)
+            yield AnswerDelta(run=request.run, task="t1", text=piece)
         if error is not None:
             raise error
         yield completed(request.run, provenance())

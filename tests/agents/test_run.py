@@ -205,7 +205,16 @@ async def events_of(
             events.append(event)
             seen(event)
     assert rules.terminals == 1
+    if isinstance(events[-1], AnswerCompleted):
+        assert_spans_are_of_own_pieces(events)
     return events
+
+
+def assert_spans_are_of_own_pieces(events: Sequence[RunEvent]) -> None:
+    text = shown(events)
+    for part in answer(events).parts:
+        own = "".join(event.text for event in of(AnswerDelta, events) if event.task == part.task)
+        assert "".join(text[start:end] for start, end in part.spans) == own
 
 
 def play(
@@ -498,8 +507,17 @@ def test_a_failed_task_fails_what_needs_it_and_leaves_the_others_alone() -> None
 
 def test_a_failure_is_told_in_its_place_once_another_part_has_something_to_show() -> None:
     sender = ScriptedSender({"a": failing(TaskFailed("the engine broke"))})
-    text = shown(play(ask([task("a"), task("b")]), sender))
-    assert text.index("the engine broke") < text.index("DO B")
+    events = play(ask([task("a"), task("b"), task("c", "b")]), sender)
+    said = "[This part could not be done: the engine broke]"
+    assert shown(events) == f"{said}\n\nDO C"
+    assert {event.task: event.is_shown for event in of(PlanTask, events)} == {
+        "a": True,
+        "b": False,
+        "c": True,
+    }
+    assert [event.task for event in of(AnswerDelta, events)] == ["a", "", "c"]
+    spans = {part.task: part.spans for part in answer(events).parts}
+    assert spans == {"a": [(0, len(said))], "b": [], "c": [(len(said) + 2, len(said) + 6)]}
 
 
 def test_when_no_part_is_made_the_run_fails_with_the_first_error_and_shows_nothing() -> None:

@@ -31,7 +31,7 @@ from monai_node.registry.events import (
 )
 
 RUN, TASK = "run-1", "t1"
-PART = provenance().model_copy(update={"items": [MadeItem(item="one")]})
+PART = provenance().model_copy(update={"items": [MadeItem(item="one")], "spans": [(0, 3)]})
 EVENTS: list[RunEvent] = [
     RunCreated(run=RUN),
     PlanTask(run=RUN, task=TASK, text="say hello", depends_on=[]),
@@ -43,7 +43,7 @@ EVENTS: list[RunEvent] = [
     TaskContinued(run=RUN, task=TASK, lost_peer="p", error="gone"),
     TaskWasCompleted(run=RUN, task=TASK, provenance=PART),
     TaskWasFailed(run=RUN, task=TASK, code="peer_lost", message="gone"),
-    AnswerDelta(run=RUN, text="Hel"),
+    AnswerDelta(run=RUN, task=TASK, text="Hel"),
     completed(RUN, PART),
     run_failed(RUN, PeerLost("gone")),
 ]
