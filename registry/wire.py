@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import io
 import math
+from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, cast
 
 import cbor2
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from monai_node.registry.errors import ProtocolViolation
+from monai_node.registry.garbage import uncollected
 
 # --- protocols ------------------------------------------------------------------------------------
 TASK_PROTOCOL = "/monai/task/1.0.0"
@@ -48,6 +50,7 @@ EXAMPLES_PER_SKILL_MAX = 16
 PEERS_PER_HELLO_MAX = 64
 TASKS_PER_PEER_MAX = 32  # queued and running for one calling peer at one provider
 CBOR_DEPTH_MAX = 32
+PLAIN_VALUES_MAX = 16_384  # in the tools, the schema or the calls of one frame: looked at in 10 ms
 
 # --- times (seconds) ------------------------------------------------------------------------------
 DIAL_SECONDS = 5.0
@@ -73,31 +76,45 @@ class Message(BaseModel):
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """`value`, if JSON can hold it; ValueError for bytes, NaN, CBOR's undefined and the like."""
-    _check_plain(value)
+    """`value`, if JSON can hold it; ValueError for bytes, NaN, CBOR's undefined and the like, and for more
+    than PLAIN_VALUES_MAX values."""
+    _check_plain([value])
     return value
 
 
-def _check_plain(value: object) -> None:
-    match value:
-        case dict():
-            for key, child in cast("dict[object, object]", value).items():
-                if not isinstance(key, str):
+def _plains(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As `_plain`, of all of them together."""
+    _check_plain(values)
+    return values
+
+
+def _check_plain(values: list[Any]) -> None:
+    pending, count = list[object](values), 0
+    while pending:
+        value = pending.pop()
+        match value:
+            case str() | None | bool() | int():
+                continue
+            case dict():
+                members = cast("dict[object, object]", value)
+                if not all(isinstance(key, str) for key in members):
                     raise ValueError("only text names the fields of plain data")
-                _check_plain(child)
-        case list():
-            for child in cast("list[object]", value):
-                _check_plain(child)
-        case None | bool() | str() | int():
-            pass
-        case float() if math.isfinite(value):
-            pass
-        case _:
-            raise ValueError("only what JSON can hold may stand in plain data")
+                inner = list(members.values())
+            case list():
+                inner = cast("list[object]", value)
+            case float() if math.isfinite(value):
+                continue
+            case _:
+                raise ValueError("only what JSON can hold may stand in plain data")
+        count += len(inner)
+        if count > PLAIN_VALUES_MAX:
+            raise ValueError(f"plain data should hold at most {PLAIN_VALUES_MAX} values")
+        pending += inner
 
 
 # Data that is handed on unread, to an engine or a client, as JSON.
 Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+_Plains = Annotated[list[dict[str, Any]], Field(max_length=128), AfterValidator(_plains)]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:@/+-]+$")]
 Line = Annotated[str, Field(max_length=512)]
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
@@ -157,7 +174,7 @@ class Parameters(Message):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     json_schema: Plain | None = None
-    tools: list[Plain] = Field(default_factory=list[dict[str, Any]], max_length=128)
+    tools: _Plains = Field(default_factory=list[dict[str, Any]])
     tool_choice: str | Plain | None = None
     parallel_tool_calls: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=LOGPROBS_MAX)
@@ -256,7 +273,7 @@ class TaskCompleted(Message):
     model_digest: Line = ""
     usage: Usage = Usage()
     timings: Timings = Timings()
-    tool_calls: list[Plain] = Field(default_factory=list[dict[str, Any]], max_length=128)
+    tool_calls: _Plains = Field(default_factory=list[dict[str, Any]])
 
 
 class TaskFailed(Message):
@@ -372,6 +389,7 @@ def _refuse_tag(*_: object) -> NoReturn:
 # is in our messages and some cost far more to decode than to send.
 _CBOR_TAGS = (*range(38), 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
 _REFUSED_TAGS: dict[int, Any] = dict.fromkeys(_CBOR_TAGS, _refuse_tag)
+_LARGE_BYTES = 16 << 10  # below, the collector has nothing to do
 
 
 def cbor(value: object) -> bytes:
@@ -386,15 +404,16 @@ def uncbor(data: bytes) -> Any:
     # encodings, and a digest of its bytes would not name it.
     source = io.BytesIO(data)
     try:
-        value = cbor2.CBORDecoder(
-            source,
-            max_depth=CBOR_DEPTH_MAX,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-            semantic_decoders=_REFUSED_TAGS,
-            tag_hook=_refuse_tag,
-        ).decode()
+        with uncollected() if len(data) > _LARGE_BYTES else nullcontext():
+            value = cbor2.CBORDecoder(
+                source,
+                max_depth=CBOR_DEPTH_MAX,
+                allow_indefinite=False,
+                allow_duplicate_keys=False,
+                strict_hashable_types=True,
+                semantic_decoders=_REFUSED_TAGS,
+                tag_hook=_refuse_tag,
+            ).decode()
     except (cbor2.CBORError, ValueError, RecursionError, OverflowError, TypeError) as error:
         raise ProtocolViolation("a frame that is not valid CBOR was received") from error
     if source.tell() != len(data):

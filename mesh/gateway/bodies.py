@@ -9,7 +9,7 @@ import re
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from monai_node.agents.graph import TASKS_MAX, TaskGraph
@@ -19,6 +19,9 @@ from monai_node.registry.wire import BIASES_MAX, LOGPROBS_MAX, MESSAGES_MAX, TOK
 
 FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 CHOICES_MAX = 8  # answers to one request: each is a run of its own
+PROMPTS_MAX = 16  # of one request
+PARTS_MAX = 4096  # of all contents of a conversation, calls among them
+_OPTIONS_MAX = 64
 _PARAM_CHARS_MAX = 128  # a client's own key may stand in it
 # Of a body with more faults than these no single one is named: a megabyte of faults takes seconds to list.
 _COMPLAINTS_MAX = 1024
@@ -84,18 +87,46 @@ class ResponseFormat(Tolerant):
     json_schema: JsonSchema | None = None
 
 
-_Messages = Annotated[list[Message], Field(min_length=1, max_length=MESSAGES_MAX)]
+def few_parts(value: object) -> Any:
+    """A list of messages or items as it came; ValueError when it has more than PARTS_MAX parts, each of
+    which takes as long to read as a message."""
+    listed = cast("list[object]", value) if isinstance(value, list) else []
+    if sum(map(_part_count, listed[:MESSAGES_MAX])) > PARTS_MAX:
+        raise ValueError(f"Messages should have at most {PARTS_MAX} parts and calls in all")
+    return cast("Any", value)
+
+
+def _part_count(message: object) -> int:
+    if not isinstance(message, dict):
+        return 0
+    held = cast("dict[str, object]", message)
+    lists = (held.get(field) for field in ("content", "output", "tool_calls"))
+    return sum(len(cast("list[object]", each)) for each in lists if isinstance(each, list))
+
+
+def few(count_max: int) -> BeforeValidator:
+    """Refuses a larger object before it looks at each of its fields."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(cast("dict[str, object]", value)) > count_max:
+            raise ValueError(f"Object should have at most {count_max} fields")
+        return cast("Any", value)
+
+    return BeforeValidator(check)
+
+
+_Messages = Annotated[list[Message], Field(min_length=1, max_length=MESSAGES_MAX), BeforeValidator(few_parts)]
 _Count = Annotated[int, Field(ge=1)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 _Choices = Annotated[int, Field(ge=1, le=CHOICES_MAX)]
-_Biases = Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=BIASES_MAX)]
+_Biases = Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], few(BIASES_MAX)]
 
 
 class Addressed(Tolerant):
     """What every body of ours that asks for a run holds."""
 
     model: str = Field(default="mesh", min_length=1, max_length=256)
-    mesh: MeshOptions = MeshOptions()
+    mesh: Annotated[MeshOptions, few(_OPTIONS_MAX)] = MeshOptions()
 
 
 class Sampled(Addressed):
@@ -131,10 +162,20 @@ _Texts = Annotated[list[str], Field(fail_fast=True)]
 _Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=TOKENS_MAX, fail_fast=True)]
 
 
+_Prompt = str | _Texts | _Ids | Annotated[list[_Ids], Field(fail_fast=True)]
+
+
+def _few_prompts(value: object) -> Any:
+    listed = cast("list[object]", value) if isinstance(value, list) else []
+    if len(listed) > PROMPTS_MAX and not isinstance(listed[0], int):
+        raise ValueError(f"Prompts should have at most {PROMPTS_MAX} items")
+    return cast("Any", value)
+
+
 class CompletionBody(Sampled):
     """`POST /v1/completions`: without `max_tokens` 16 are written, as OpenAI does."""
 
-    prompt: str | _Texts | _Ids | Annotated[list[_Ids], Field(fail_fast=True)]
+    prompt: Annotated[_Prompt, BeforeValidator(_few_prompts)]
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     n: _Choices = 1
     best_of: int | None = None

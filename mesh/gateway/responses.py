@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.bodies import FUNCTION_NAME, Sampled, Tolerant, validated
+from monai_node.mesh.gateway.bodies import FUNCTION_NAME, Sampled, Tolerant, few, few_parts, validated
 from monai_node.mesh.gateway.json_io import parse_object
 from monai_node.mesh.gateway.openai import traceparent_of
 from monai_node.mesh.gateway.responses_items import Item, ItemObject, items_of, messages_of
@@ -48,7 +48,10 @@ class ResponseText(Tolerant):
 
 
 class ResponseBody(Sampled):
-    input: str | Annotated[list[Item], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+    input: Annotated[
+        str | Annotated[list[Item], Field(max_length=MESSAGES_MAX, fail_fast=True)],
+        BeforeValidator(few_parts),
+    ]
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     tools: list[ResponseTool] = Field(default_factory=list[ResponseTool], max_length=128)
@@ -57,7 +60,7 @@ class ResponseBody(Sampled):
     store: bool = True
     background: bool = False
     previous_response_id: str | None = Field(default=None, min_length=1, max_length=128)
-    metadata: dict[_MetadataKey, _MetadataValue] = Field(default={}, max_length=_METADATA_MAX)
+    metadata: Annotated[dict[_MetadataKey, _MetadataValue], few(_METADATA_MAX)] = Field(default={})
     parallel_tool_calls: bool = True
     truncation: Literal["auto", "disabled"] = "disabled"
 

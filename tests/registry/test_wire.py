@@ -18,6 +18,7 @@ from monai_node.registry.wire import (
     CBOR_DEPTH_MAX,
     FRAME_BYTES_MAX,
     PEERS_PER_HELLO_MAX,
+    PLAIN_VALUES_MAX,
     SMALL_FRAME_BYTES_MAX,
     AdvertAnswer,
     AdvertPull,
@@ -426,3 +427,12 @@ def test_a_token_without_a_chance_of_its_own_goes_there_and_back() -> None:
     told = [TokenLogprob(token="Hi", logprob=None), TokenLogprob(token="!", logprob=-0.5, top=[other])]
     delta = TaskDelta(attempt="a", text="Hi!", logprobs=told)
     assert decode(encode(delta), TaskDelta) == delta
+
+
+def test_the_calls_of_one_result_hold_a_bounded_number_of_values() -> None:
+    half = {"name": "f", "arguments": {"a": [[]] * (PLAIN_VALUES_MAX // 2)}}
+    message = TaskCompleted(attempt="a", tool_calls=[half])
+    assert decode(encode(message), TaskCompleted) == message
+    frame = cbor({"t": "completed", "attempt": "a", "tool_calls": [half, half]})
+    with pytest.raises(ProtocolViolation, match="at most"):
+        decode(frame, TaskCompleted)

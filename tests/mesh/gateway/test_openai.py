@@ -13,7 +13,7 @@ from monai_node.mesh.gateway.bodies import ChatBody
 from monai_node.mesh.gateway.openai import ChatCall, chat_call, plan_request
 from monai_node.registry.errors import CallerError, InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
-from monai_node.registry.wire import TOKENS_MAX, ChatMessage
+from monai_node.registry.wire import PLAIN_VALUES_MAX, TOKENS_MAX, ChatMessage
 
 RUN = RunId("run-1")
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
@@ -197,9 +197,29 @@ def test_of_a_list_full_of_faults_only_the_first_is_looked_at(fields: dict[str, 
 
 
 def test_of_a_body_with_thousands_of_faults_none_is_named() -> None:
-    refused = _refusal(mesh={str(number): 1 for number in range(10_000)})
+    turn = {"role": "assistant", "tool_calls": [{}] * 100}
+    refused = _refusal(messages=[turn] * 20)
     assert (refused.status, refused.param) == (400, None)
-    assert refused.message.startswith("10000 parts of the body")
+    assert refused.message.startswith("4000 parts of the body")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [{"role": "user", "content": [{}] * 50}] * 100}, "messages"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}] * 100}] * 50}, "messages"),
+        ({"mesh": {str(number): 1 for number in range(100)}}, "mesh"),
+        ({"logit_bias": {str(number): 1 for number in range(2000)}}, "logit_bias"),
+        ({"tools": [{**TOOL, "extra": [[]] * PLAIN_VALUES_MAX}]}, "tools"),
+        ({str(number): 1 for number in range(300)}, None),
+    ],
+)
+def test_more_than_is_read_in_milliseconds_is_refused_before_it_is_read(
+    fields: dict[str, Any], param: str | None
+) -> None:
+    refused = _refusal(**fields)
+    assert (refused.status, refused.param) == (400, param)
+    assert "at most" in refused.message or "more than" in refused.message
 
 
 def test_an_unknown_mesh_option_is_answered_with_the_known_ones() -> None:
