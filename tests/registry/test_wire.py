@@ -430,7 +430,7 @@ def test_a_token_without_a_chance_of_its_own_goes_there_and_back() -> None:
 
 
 def test_the_calls_of_one_result_hold_a_bounded_number_of_values() -> None:
-    half = {"name": "f", "arguments": {"a": [[]] * (PLAIN_VALUES_MAX // 2)}}
+    half: dict[str, Any] = {"name": "f", "arguments": {"a": [[]] * (PLAIN_VALUES_MAX // 2)}}
     message = TaskCompleted(attempt="a", tool_calls=[half])
     assert decode(encode(message), TaskCompleted) == message
     frame = cbor({"t": "completed", "attempt": "a", "tool_calls": [half, half]})
