@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_node.mesh.cli_parser import build_parser
 from monai_node.mesh.state import state_path
 from monai_node.registry.errors import SetupError
 
@@ -86,8 +87,6 @@ ReadWritePaths={writable}"""
 
 def run_service(options: argparse.Namespace) -> int:
     """Print the unit; SetupError when the command in it would hold a secret, or cannot stand in one."""
-    from monai_node.mesh.cli import build_parser
-
     arguments = [_absolute(argument) for argument in options.arguments]
     for secret in _SECRETS:
         if any(argument.split("=")[0] == secret for argument in arguments):

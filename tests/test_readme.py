@@ -12,7 +12,7 @@ import pytest
 
 from monai_node.agents import Agent
 from monai_node.agents.testing import ask
-from monai_node.mesh.cli import build_parser
+from monai_node.mesh.cli_parser import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
