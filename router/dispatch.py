@@ -35,12 +35,14 @@ from monai_node.router.attempt import Attempt, Progress
 from monai_node.router.fallback import Fallback
 from monai_node.router.health import Health
 from monai_node.router.outcome import Ledger, NoLedger
+from monai_node.router.places import Places
 from monai_node.router.rank import Candidate
 from monai_node.router.task_stream import Clock, Patience, TaskStream, Watch, deadline_exceeded
 from monai_node.router.verdict import Check, Verdict
 
-# Before the same candidate is asked again, doubled with every attempt.
+# Before somebody is asked who was asked before; doubled every time, up to the second.
 _PAUSE_SECONDS = 0.25
+_PAUSE_SECONDS_MAX = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,8 @@ def _ignore(_: PeerId) -> None:
 
 
 class Dispatcher:
-    """Sends tasks to peers. Holds nothing between tasks but what `health` remembers.
+    """Sends tasks to peers. Holds nothing between tasks but what `health` remembers and whose turn it is: no
+    peer is given more tasks at once than it takes from one node, and further ones wait, until the deadline.
 
     `is_alive` is asked while a peer is waited for; `heard` is told of every frame a peer sends,
     `ledger` of every attempt. `traceparent_of` says, once `ledger` was told of an attempt, what the peer's
@@ -129,6 +132,7 @@ class Dispatcher:
         self._clock = clock
         self._health = health
         self._ledger = ledger or NoLedger()
+        self._places = Places()
         self._traceparent_of = traceparent_of
         self._watch = Watch(clock, is_alive, heard, patience or Patience())
 
@@ -165,16 +169,16 @@ class Dispatcher:
         yield self._done(task, task.kept, text)
 
     async def _attempts(self, task: Progress) -> AsyncGenerator[DispatchEvent]:
-        candidate = task.fallback.first(self._watch.is_alive)
-        if candidate is None:
+        choice = task.fallback.first(self._watch.is_alive)
+        if not choice:
             raise NoProvider("no reachable peer offers this")
         while True:
-            self._seconds_left(task)
+            candidate = await self._seated(choice, task)
             attempt = task.begin(candidate, self._clock())
-            self._health.asked(candidate.peer, candidate.skill, self._clock())
-            yield Dispatched(attempt.name, candidate, attempt.number)
             stream = TaskStream(self._transport, candidate.peer, self._watch, task.attempt_deadline)
             try:
+                self._health.asked(candidate.peer, candidate.skill, self._clock())
+                yield Dispatched(attempt.name, candidate, attempt.number)
                 async with aclosing(self._attempt(task, attempt, stream)) as events:
                     async for event in events:
                         yield event
@@ -182,17 +186,28 @@ class Dispatcher:
                 return
             except MonaiError as error:
                 lost = Lost(attempt.name, candidate, error, bool(task.text))
-            following = self._following(task, attempt, lost.error, was_sent=stream.was_sent)
-            if following is None:
+            finally:
+                self._places.leave(candidate.peer)
+            choice = self._following(task, attempt, lost.error, was_sent=stream.was_sent)
+            if not choice:
                 raise lost.error
             yield lost
-            if following is candidate:
-                await self._pause(task)
-            candidate = following
+            if choice[0] is not task.cut and choice[0] not in task.fallback.untried:
+                await self._pause(task, lost.error)
+
+    async def _seated(self, choice: Sequence[Candidate], task: Progress) -> Candidate:
+        """The first that has a place for one task more of this node, which it holds then."""
+        try:
+            peer = await self._places.take([each.peer for each in choice], self._seconds_left(task))
+        except TimeoutError:
+            raise deadline_exceeded() from None
+        candidate = next(each for each in choice if each.peer == peer)
+        task.fallback.asked(candidate)
+        return candidate
 
     def _following(
         self, task: Progress, attempt: Attempt, error: MonaiError, *, was_sent: bool
-    ) -> Candidate | None:
+    ) -> Sequence[Candidate]:
         """Who is asked next. When that is nobody, and no whole result was kept, the peer whose result was
         given up at its beginning is asked once more, and what it then gives is shown as it comes."""
         candidate = attempt.candidate
@@ -200,11 +215,11 @@ class Dispatcher:
             task.refusers.append(candidate)
         is_kept = isinstance(error, ContractBroken) and task.kept is not None
         if is_kept and not task.has_time_to_escalate(self._clock()):
-            return None
+            return ()
         following = task.fallback.after(candidate, error, was_sent=was_sent, is_alive=self._watch.is_alive)
-        if following is None and task.kept is None and task.cut not in (None, candidate) and not task.text:
-            task.fallback.asked_again()
-            return task.cut
+        is_beginning = task.kept is None and not task.text
+        if not following and is_beginning and task.cut is not None and task.cut is not candidate:
+            return (task.cut,)
         return following
 
     async def _attempt(
@@ -238,7 +253,8 @@ class Dispatcher:
                 yield Text(attempt.name, rest, logprobs)
         except DeadlineExceeded as error:
             attempt.error = error
-            self._ran_out(candidate, self._clock() - attempt.started, has_text=attempt.has_text)
+            if stream.was_sent:  # else the time went by here
+                self._ran_out(candidate, self._clock() - attempt.started, has_text=attempt.has_text)
             raise
         except MonaiError as error:
             attempt.error = error
@@ -308,6 +324,9 @@ class Dispatcher:
             raise deadline_exceeded()
         return left
 
-    async def _pause(self, task: Progress) -> None:
-        pause_seconds = _PAUSE_SECONDS * 2.0 ** (task.fallback.attempts - 2)
-        await asyncio.sleep(min(pause_seconds, self._seconds_left(task)))
+    async def _pause(self, task: Progress, error: MonaiError) -> None:
+        """`error` when there is no time for another attempt."""
+        seconds = min(_PAUSE_SECONDS * 2.0**task.fallback.repeats, _PAUSE_SECONDS_MAX)
+        if seconds >= self._seconds_left(task):
+            raise error
+        await asyncio.sleep(seconds)

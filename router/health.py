@@ -16,7 +16,14 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from monai_node.registry.errors import Abstained, MonaiError, PeerError, PeerLost, PeerUnreachable
+from monai_node.registry.errors import (
+    Abstained,
+    MonaiError,
+    PeerBusy,
+    PeerError,
+    PeerLost,
+    PeerUnreachable,
+)
 from monai_node.registry.ids import PeerId
 
 FAILURES_BEFORE_EJECTION = 2
@@ -122,9 +129,9 @@ class Health:
             self._keep(peer, skill, replace(before, seconds=average))
 
     def failed(self, peer: PeerId, skill: str, error: MonaiError, now: float) -> None:
-        """Count an attempt that failed. Abstaining is an answer, and errors of the caller or of this
-        node say nothing of the peer: they are not counted."""
-        if not isinstance(error, PeerError) or isinstance(error, Abstained):
+        """Count an attempt that failed. Abstaining, and having no time, are answers, and errors of the caller
+        or of this node say nothing of the peer: they are not counted."""
+        if not isinstance(error, PeerError) or isinstance(error, Abstained | PeerBusy):
             return
         before = self.standing(peer, skill)
         failures, ejections, until = before.failures + 1, before.ejections, before.ejected_until

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from monai_node.registry.errors import (
@@ -41,6 +42,7 @@ from monai_node.registry.wire import (
 from monai_node.registry.wire import (
     TaskFailed as FailedFrame,
 )
+from monai_node.router.places import Openings
 
 _log = logging.getLogger(__name__)
 
@@ -69,12 +71,14 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What an attempt is measured against. `heard` is told of every frame that arrives."""
+    """What an attempt is measured against. `heard` is told of every frame that arrives; streams of one watch
+    are opened in turn."""
 
     clock: Clock
     is_alive: Callable[[PeerId], bool]
     heard: Callable[[PeerId], None]
     patience: Patience
+    openings: Openings = field(default_factory=Openings)
 
 
 class _Alarm:
@@ -136,11 +140,9 @@ class TaskStream:
     async def events(self, request: TaskRequest) -> AsyncGenerator[TaskAccepted | TaskDelta | TaskCompleted]:
         """`TaskAccepted`, deltas, `TaskCompleted`; or a MonaiError. The stream is closed after
         `TaskCompleted` and reset on every other way out, closing this generator included."""
-        frame = _encoded(request)
-        stream = await self._open()
+        stream, accepted = await self._begin(request, _encoded(request))
         is_complete = False
         try:
-            accepted = await self._ask(stream, request, frame)
             yield accepted
             async with aclosing(self._answers(stream, request, accepted.position)) as answers:
                 async for event in answers:
@@ -184,6 +186,19 @@ class TaskStream:
                 yield _joined(deltas)
                 deltas.clear()
         yield last
+
+    async def _begin(self, request: TaskRequest, frame: bytes) -> tuple[Stream, TaskAccepted]:
+        """Patience begins with one's turn: what others take before is nothing that the peer does."""
+        async with AsyncExitStack() as turn:
+            waiting = self._watch.openings.turn(self._peer)
+            gone = PeerUnreachable(f"{self._name} could not be reached")
+            await self._within(lambda: turn.enter_async_context(waiting), math.inf, gone)
+            stream = await self._open()
+            try:
+                return stream, await self._ask(stream, request, frame)
+            except BaseException:
+                stream.reset()
+                raise
 
     async def _open(self) -> Stream:
         seconds = self._patience.open_seconds

@@ -14,9 +14,11 @@ class GatewayConfig:
     hosts: tuple[str, ...] = ()
     body_bytes_max: int = REQUEST_BODY_BYTES_MAX
     body_seconds: float = 30.0  # from the request's head to the last byte of its body
-    runs_max: int = 256  # in flight; further ones wait
-    waiting_max: int = 256  # for a place; further ones are told to come back
-    waiting_seconds: float = 30.0  # then told to come back; nothing is sent until then, so that it is a 429
+    # In flight; further ones wait. What costs processor time, opening streams, is bounded where it is done.
+    runs_max: int = 512
+    waiting_max: int = 512  # for a place; further ones are told to come back
+    # Then told to come back; nothing is sent until then, so that it is a 429. Proxies give up after 60.
+    waiting_seconds: float = 50.0
     # A stream's status line is held this long for a first sign of success or failure: while nothing
     # was sent, a failure can still be an HTTP status. After that, keep-alives need an open stream.
     opening_seconds: float = 2.0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from monai_node.registry.ids import AttemptId, PeerId
 from monai_node.registry.transport import MemoryNetwork, MemoryTransport, Stream, open_memory_transport
 from monai_node.registry.wire import (
     TASK_PROTOCOL,
+    TASKS_PER_PEER_MAX,
     TEXT_CHARS_MAX,
     ChatMessage,
     Message,
@@ -52,6 +54,7 @@ from monai_node.router.dispatch import (
 )
 from monai_node.router.health import FAILURES_BEFORE_EJECTION, Health
 from monai_node.router.outcome import Ending
+from monai_node.router.places import OPENINGS_PER_PEER_MAX
 from monai_node.router.rank import Candidate
 from monai_node.router.task_stream import Patience
 from monai_node.router.verdict import Check, Verdict
@@ -576,11 +579,131 @@ def test_a_failed_engine_is_not_given_the_same_task_again() -> None:
 def test_at_most_four_attempts_are_made() -> None:
     names = list("abcdef")
     outcome = dispatch(
-        {name: Provider(refuses("peer_busy")) for name in names}, [candidate(name) for name in names]
+        {name: Provider(refuses("task_failed")) for name in names}, [candidate(name) for name in names]
     )
-    assert isinstance(outcome.error, PeerBusy)
+    assert isinstance(outcome.error, TaskFailed)
     assert outcome.asked == ["a", "b", "c", "d"]
     assert len(outcome.lost) == 3
+
+
+def test_where_everybody_is_busy_a_task_waits() -> None:
+    names = list("abcdef")
+    peers = {name: Provider(refuses("peer_busy")) for name in names}
+    answers = iter([refuses("peer_busy"), says("hi")])
+
+    async def serve(asked: TaskRequest, stream: Stream) -> None:
+        await next(answers)(asked, stream)
+
+    outcome = dispatch(peers | {"a": Provider(serve)}, [candidate(name) for name in names])
+    assert outcome.asked == [*names, "a"]
+    assert outcome.done.text == "hi"
+
+
+def test_who_is_busy_until_the_time_is_over_is_named_and_not_ejected() -> None:
+    outcome = dispatch({"a": Provider(refuses("peer_busy"))}, [candidate("a")], seconds=0.4)
+    assert isinstance(outcome.error, PeerBusy)
+    assert outcome.asked == ["a", "a"]
+    assert not outcome.health.cooling(time.monotonic())
+
+
+def test_no_peer_is_given_more_tasks_than_it_takes_and_further_ones_wait() -> None:
+    here = Counter[str]()
+    most = Counter[str]()
+    may_end = asyncio.Event()
+    beyond = 4
+
+    def serving(name: str) -> Provider:
+        async def serve(asked: TaskRequest, stream: Stream) -> None:
+            here[name] += 1
+            most[name] = max(most[name], here[name])
+            try:
+                if here[name] > TASKS_PER_PEER_MAX:
+                    return await refuses("peer_busy")(asked, stream)
+                await stream.send(encode(TaskAccepted(attempt=asked.attempt)))
+                if here.total() == 2 * TASKS_PER_PEER_MAX:
+                    may_end.set()
+                await may_end.wait()
+                await stream.send(encode(TaskCompleted(attempt=asked.attempt)))
+            finally:
+                here[name] -= 1
+
+        return Provider(serve)
+
+    async def run() -> None:
+        async with open_peers({name: serving(name) for name in "ab"}) as transport:
+            dispatcher = Dispatcher(transport, time.monotonic, Health())
+
+            async def one() -> list[str]:
+                until = time.monotonic() + 10
+                async with aclosing(
+                    dispatcher.send(request(), [candidate("a"), candidate("b")], until)
+                ) as es:
+                    return [e.candidate.peer async for e in es if isinstance(e, Dispatched)]
+
+            asked = await asyncio.gather(*(one() for _ in range(2 * TASKS_PER_PEER_MAX + beyond)))
+            assert {len(peers) for peers in asked} == {1}, "nobody was asked in vain"
+
+    asyncio.run(run())
+    assert most == {"a": TASKS_PER_PEER_MAX, "b": TASKS_PER_PEER_MAX}
+
+
+def test_time_before_ones_turn_to_open_a_stream_is_nothing_that_the_peer_took() -> None:
+    """One after another, so that all of them together take twice the patience that there is with one."""
+    patience = Patience(accept_seconds=0.4, poll_seconds=0.02)
+
+    async def run() -> None:
+        one_by_one = asyncio.Lock()
+
+        async def slow(asked: TaskRequest, stream: Stream) -> None:
+            async with one_by_one:
+                await asyncio.sleep(0.04)
+            await says("hi")(asked, stream)
+
+        async with open_peers({"a": Provider(slow)}) as transport:
+            dispatcher = Dispatcher(transport, time.monotonic, Health(), patience=patience)
+
+            async def one() -> list[DispatchEvent]:
+                until = time.monotonic() + 10
+                async with aclosing(dispatcher.send(request(), [candidate("a")], until)) as events:
+                    return [event async for event in events if isinstance(event, Dispatched | Done)]
+
+            found = await asyncio.gather(*(one() for _ in range(5 * OPENINGS_PER_PEER_MAX)))
+            assert {tuple(map(type, events)) for events in found} == {(Dispatched, Done)}
+
+    asyncio.run(run())
+
+
+def test_whose_peer_stops_answering_before_its_turn_asks_another() -> None:
+    async def run() -> None:
+        async with open_peers({"a": Provider(freezes), "b": Provider(says("hi"))}) as transport:
+            is_frozen = asyncio.Event()
+            dispatcher = Dispatcher(
+                transport,
+                time.monotonic,
+                Health(),
+                is_alive=lambda peer: peer != "a" or not is_frozen.is_set(),
+                patience=Patience(accept_seconds=30, poll_seconds=0.02),
+            )
+            dispatched = 0
+
+            async def one() -> str:
+                nonlocal dispatched
+                until = time.monotonic() + 10
+                candidates = [candidate("a"), candidate("b")]
+                async with aclosing(dispatcher.send(request(), candidates, until)) as events:
+                    async for event in events:
+                        if isinstance(event, Dispatched):
+                            dispatched += 1
+                            if dispatched == 2 * OPENINGS_PER_PEER_MAX:
+                                is_frozen.set()
+                        if isinstance(event, Done):
+                            return event.candidate.peer
+                return ""
+
+            served = await asyncio.gather(*(one() for _ in range(2 * OPENINGS_PER_PEER_MAX)))
+            assert set(served) == {"b"}
+
+    asyncio.run(run())
 
 
 def test_a_task_that_must_not_run_twice_is_not_sent_again_once_it_may_have_run() -> None:

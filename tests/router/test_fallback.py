@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from monai_node.registry.errors import (
@@ -14,7 +16,7 @@ from monai_node.registry.errors import (
     TaskFailed,
 )
 from monai_node.registry.ids import PeerId
-from monai_node.router.fallback import ATTEMPTS_MAX, CONTRACT_RETRIES_MAX, Fallback
+from monai_node.router.fallback import ATTEMPTS_MAX, BUSY_ANSWERS_MAX, CONTRACT_RETRIES_MAX, Fallback
 from monai_node.router.rank import Candidate
 
 
@@ -29,11 +31,18 @@ def alive(_: PeerId) -> bool:
 def walk(fallback: Fallback, error: MonaiError) -> list[tuple[str, str]]:
     """Who is asked when every attempt fails with this error."""
     asked: list[tuple[str, str]] = []
-    current = fallback.first(alive)
-    while current is not None:
-        asked.append((current.peer, current.skill))
-        current = fallback.after(current, error, was_sent=True, is_alive=alive)
+    choice = fallback.first(alive)
+    while choice:
+        fallback.asked(choice[0])
+        asked.append((choice[0].peer, choice[0].skill))
+        choice = fallback.after(choice[0], error, was_sent=True, is_alive=alive)
     return asked
+
+
+def ask_first(fallback: Fallback, is_alive: Callable[[PeerId], bool] = alive) -> Candidate:
+    first = fallback.first(is_alive)[0]
+    fallback.asked(first)
+    return first
 
 
 def test_other_peers_come_before_another_skill_of_a_peer_that_failed() -> None:
@@ -51,10 +60,46 @@ def test_what_would_fail_again_is_not_asked_again(error: MonaiError) -> None:
     assert walk(Fallback([candidate("a")]), error) == [("a", "chat")]
 
 
-@pytest.mark.parametrize("error", [PeerBusy("x"), PeerLost("x")])
-def test_only_the_last_candidate_is_asked_again_and_not_for_ever(error: MonaiError) -> None:
-    asked = walk(Fallback([candidate("a"), candidate("b")]), error)
+def test_only_the_last_candidate_is_asked_again_and_not_for_ever() -> None:
+    asked = walk(Fallback([candidate("a"), candidate("b")]), PeerLost("x"))
     assert asked == [("a", "chat"), *[("b", "chat")] * (ATTEMPTS_MAX - 1)]
+
+
+def test_who_was_busy_is_asked_again_in_turn_and_not_for_ever() -> None:
+    asked = walk(Fallback([candidate("a"), candidate("b")]), PeerBusy("x"))
+    assert asked == [("a", "chat"), ("b", "chat")] * (BUSY_ANSWERS_MAX // 2)
+
+
+def test_being_busy_is_no_attempt() -> None:
+    fallback = Fallback([candidate(name) for name in "abcdef"])
+    busy = ask_first(fallback)
+    for _ in range(4):
+        busy = fallback.after(busy, PeerBusy("x"), was_sent=True, is_alive=alive)[0]
+        fallback.asked(busy)
+    failing = busy
+    for expected in ("f", "a", "b"):  # the others were busy when they were asked
+        failing = fallback.after(failing, TaskFailed("x"), was_sent=True, is_alive=alive)[0]
+        fallback.asked(failing)
+        assert failing.peer == expected
+    assert not fallback.after(failing, TaskFailed("x"), was_sent=True, is_alive=alive)
+    assert fallback.repeats == 2
+
+
+def test_of_those_that_were_busy_the_living_are_asked_again() -> None:
+    fallback = Fallback([candidate("a"), candidate("b")])
+    first = ask_first(fallback)
+    second = fallback.after(first, PeerBusy("x"), was_sent=True, is_alive=alive)[0]
+    fallback.asked(second)
+    choice = fallback.after(second, PeerBusy("x"), was_sent=True, is_alive=lambda peer: peer != "a")
+    assert [each.peer for each in choice] == ["b"]
+
+
+def test_whoever_may_be_asked_next_is_named_best_first_until_one_is_asked() -> None:
+    fallback = Fallback([candidate("a"), candidate("b"), candidate("silent")])
+    choice = fallback.first(lambda peer: peer != "silent")
+    assert [each.peer for each in choice] == ["a", "b"]
+    fallback.asked(choice[1])
+    assert (fallback.attempts, [each.peer for each in fallback.untried]) == (1, ["a", "silent"])
 
 
 def test_an_error_of_the_caller_ends_it_when_a_second_peer_says_so() -> None:
@@ -65,27 +110,23 @@ def test_an_error_of_the_caller_ends_it_when_a_second_peer_says_so() -> None:
 
 def test_what_this_node_itself_refuses_to_send_is_asked_of_nobody_else() -> None:
     fallback = Fallback([candidate("a"), candidate("b")])
-    first = fallback.first(alive)
-    assert first is not None
-    assert fallback.after(first, InvalidRequest("x"), was_sent=False, is_alive=alive) is None
+    first = ask_first(fallback)
+    assert not fallback.after(first, InvalidRequest("x"), was_sent=False, is_alive=alive)
 
 
 def test_silent_peers_are_asked_only_when_nobody_else_is_left() -> None:
     fallback = Fallback([candidate("silent"), candidate("b")])
-    first = fallback.first(lambda peer: peer != "silent")
-    assert first is not None
+    first = ask_first(fallback, lambda peer: peer != "silent")
     assert first.peer == "b"
-    second = fallback.after(first, TaskFailed("x"), was_sent=True, is_alive=lambda peer: peer != "silent")
-    assert second is not None
-    assert second.peer == "silent"
+    choice = fallback.after(first, TaskFailed("x"), was_sent=True, is_alive=lambda peer: peer != "silent")
+    assert [each.peer for each in choice] == ["silent"]
 
 
 def test_a_broken_contract_costs_few_further_attempts() -> None:
     candidates = [candidate(name, model=name) for name in "abcdef"]
     assert len(walk(Fallback(candidates), ContractBroken("x"))) == 1 + CONTRACT_RETRIES_MAX
     fallback = Fallback(candidates)
-    first = fallback.first(alive)
-    assert first is not None
+    first = ask_first(fallback)
     assert fallback.can_escalate(first)
     assert not Fallback([]).can_escalate(first)
 
