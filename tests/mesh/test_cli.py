@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from monai_node.agents.graph import Task, TaskGraph
 from monai_node.agents.recipes import Recipe
 from monai_node.mesh.cli import main
-from monai_node.mesh.cli_node import node_config
+from monai_node.mesh.cli_config import node_config
 from monai_node.mesh.cli_parser import build_parser
 from monai_node.mesh.cli_text import one_line, printable
 from monai_node.mesh.config import (

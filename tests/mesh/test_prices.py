@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_node.mesh.cli_node import node_config
+from monai_node.mesh.cli_config import node_config
 from monai_node.mesh.cli_parser import build_parser
 from monai_node.mesh.config import GatewayOptions, ModelSource, NodeConfig
 from monai_node.mesh.engine.scripted import ScriptedEngine

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from monai_node.mesh.cli_node import Companion, Console
+from monai_node.mesh.cli_node import Console
+from monai_node.mesh.companion import Companion
 from monai_node.registry.errors import SetupError
 from monai_node.registry.tasks import task_scope
 
@@ -20,7 +21,7 @@ ENDS_WHEN_READY = [sys.executable, "-c", "print('{}')"]
 def test_a_provider_that_keeps_ending_is_started_again_and_never_ends_the_gateway(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("monai_node.mesh.cli_node._PAUSE_SECONDS_MAX", 0.01)
+    monkeypatch.setattr("monai_node.mesh.companion._PAUSE_SECONDS_MAX", 0.01)
     ends = 0
     has_ended_often = asyncio.Event()
 
