@@ -19,7 +19,6 @@ from monai_node.registry.errors import SetupError
 _HIDDEN = "…"
 _SECRET_CHARS_MIN = 8  # what is shorter may be a word
 _NAME_CHARS_MIN = 3  # likewise
-_ID_CHARS_SHOWN = 8
 
 _RULES = (
     (re.compile(r"\bmk-[\w-]+"), "mk-…"),
