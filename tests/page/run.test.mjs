@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import * as draft from "../../mesh/gateway/page/draft.js";
 import { depths, layOut } from "../../mesh/gateway/page/layout.js";
-import { answerOf, apply, fail, openRun, shown, stop, wasHandedOn } from "../../mesh/gateway/page/run.js";
+import { answerOf, apply, fail, openRun, stop, wasHandedOn } from "../../mesh/gateway/page/run.js";
 import { count } from "../../mesh/gateway/page/tally.js";
 import { brief, clean, duration, safeHref, target } from "../../mesh/gateway/page/text.js";
 
@@ -13,10 +13,11 @@ const part = (task, fields = {}) => ({
   task, text: task, skill: "chat", peer: "p1", peer_name: "anna", model: "m", seconds: 2, finish_reason: "stop", attempts: 1,
   status: "completed", error: null, verdict: "", items: [], usage: { prompt_tokens: 1, completion_tokens: 8 }, ...fields,
 });
-const planned = (task, depends_on = []) => ({ type: "plan.task", task, text: `do ${task}`, depends_on });
+const planned = (task, depends_on = [], is_shown = true) => ({ type: "plan.task", task, text: `do ${task}`, depends_on, is_shown });
 const sent = (task, peer = "p1") => ({ type: "task.dispatched", task, attempt: "a", skill: "chat", peer, peer_name: peer, reasons: ["fits"] });
 const said = (task, text) => ({ type: "task.delta", task, text });
-const grew = (text) => ({ type: "answer.delta", text });
+const grew = (task, text) => ({ type: "answer.delta", task, text });
+const gap = grew("", "\n\n");
 const done = (task, fields) => ({ type: "task.completed", task, provenance: part(task, fields) });
 const completed = (...parts) => ({ type: "answer.completed", finish_reason: "stop", usage: { completion_tokens: 9 }, parts, tool_calls: [] });
 
@@ -27,37 +28,21 @@ function told(...events) {
 }
 const pieces = (run) => run.segments.map(({ task, text }) => [task, text]);
 
-test("each piece of an answer is its task's", () => {
-  const run = told(planned("a"), planned("b"), sent("a"), sent("b"), said("b", "second "), said("a", "first"), grew("first"), said("b", "part"),
-    done("a"), grew("\n\nsecond part"), said("b", "!"), grew("!"), done("b"), completed(part("a"), part("b")));
-  assert.deepEqual(pieces(run), [["a", "first"], ["b", "\n\nsecond part!"]]);
+test("an answer has a part of each task that it holds, and the gap between two stands with the one before it", () => {
+  const run = told(planned("a"), planned("hidden", [], false), planned("b", ["hidden"]), said("b", "second "), grew("a", "fi"), grew("a", "rst"),
+    done("a"), gap, grew("b", "second "), grew("b", "part\u202e!"), done("b"), completed(part("a"), part("hidden"), part("b")));
+  assert.deepEqual(pieces(run), [["a", "first\n\n"], ["b", "second part!"]]);
   assert.equal(answerOf(run), "first\n\nsecond part!");
   assert.equal(run.status, "done");
+  assert.deepEqual(run.tasks.map(({ isShown }) => isShown), [true, false, true]);
 });
 
-test("a task whose result is not shown gets no piece, also when its words stand in another's", () => {
-  const run = told(planned("a"), planned("hidden"), planned("c", ["hidden"]), said("hidden", "Paris"), done("hidden"), said("c", "Paris is lovely"),
-    said("a", "x"), grew("x"), done("a"), grew("\n\nParis is lovely"), done("c"), completed(part("a"), part("hidden"), part("c")));
-  assert.deepEqual(pieces(run), [["a", "x"], ["c", "\n\nParis is lovely"]]);
-  assert.deepEqual([...shown(run)], ["a", "c"]);
-});
-
-test("a part that failed is told in its place, and an open code block is closed before the next", () => {
+test("a part that failed is told in its place", () => {
   const failed = { type: "task.failed", task: "b", code: "x", message: "nobody can" };
-  const run = told(planned("a"), planned("b"), planned("c"), said("a", "```\ncode"), grew("```\ncode"), failed, said("c", "last"), done("a"),
-    grew("\n```\n\n[This part could not be done: nobody can]\n\nlast"), done("c"), completed(part("a"), part("b", { status: "failed", error: "nobody can" }), part("c")));
-  assert.deepEqual(pieces(run), [["a", "```\ncode\n```"], ["b", "\n\n[This part could not be done: nobody can]"], ["c", "\n\nlast"]]);
+  const run = told(planned("a"), planned("b"), failed, grew("a", "first"), done("a"), gap, grew("b", "[nobody can]"),
+    completed(part("a"), part("b", { status: "failed", error: "nobody can" })));
+  assert.deepEqual(pieces(run), [["a", "first\n\n"], ["b", "[nobody can]"]]);
   assert.equal(run.tasks[1].state, "failed");
-});
-
-test("text that fits nothing known stays with the task that caused it", () => {
-  const run = told(planned("a"), planned("b"), said("a", "x"), grew("x"), done("a"), grew("\n\nsomething else"));
-  assert.deepEqual(pieces(run), [["a", "x\n\nsomething else"]]);
-});
-
-test("an answer of one task is that task's, whatever was not told", () => {
-  const run = told(planned("a"), grew("Hel"), grew("lo"), completed(part("a")));
-  assert.deepEqual(pieces(run), [["a", "Hello"]]);
 });
 
 test("a task goes through its states, and remembers who had it before", () => {

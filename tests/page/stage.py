@@ -70,6 +70,7 @@ class Stage:
         self._access = access
         self._parts: dict[str, Provenance] = {}
         self._words: dict[str, str] = {}
+        self._spoke = ""  # whose text the answer ends with
         self._stop: asyncio.Event
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="gateway")
@@ -102,16 +103,20 @@ class Stage:
         """The request of the next run that begins."""
         self.request = self.backend.begun.get(timeout=WAIT_SECONDS)
         self._parts.clear()
+        self._spoke = ""
         return self.request
 
     def say(self, *events: RunEvent | None) -> None:
         for event in events:
             self._in_loop(lambda event=event: self.backend.lines.put_nowait(event))
 
-    def plan(self, *tasks: tuple[str, str, list[str]]) -> None:
+    def plan(self, *tasks: tuple[str, str, list[str]], hidden: Sequence[str] = ()) -> None:
         self._words = {task: words for task, words, _ in tasks}
         self.say(
-            *(PlanTask(run=self.run, task=task, text=text, depends_on=needs) for task, text, needs in tasks)
+            *(
+                PlanTask(run=self.run, task=task, text=text, depends_on=needs, is_shown=task not in hidden)
+                for task, text, needs in tasks
+            )
         )
 
     def send(self, task: str, name: str) -> None:
@@ -131,14 +136,17 @@ class Stage:
     def lose(self, task: str, name: str) -> None:
         self.say(TaskContinued(run=self.run, task=task, lost_peer=PEERS[name], error=f"{name} was lost"))
 
-    def text(self, task: str, text: str, *, shown: str | None = None) -> None:
-        """A task's result grows, and the answer by `shown`, where that is not the same."""
+    def text(self, task: str, text: str, *, is_shown: bool = True) -> None:
+        """A task's result grows, and the answer with it unless it waits or is not shown."""
         self.say(TaskText(run=self.run, task=task, text=text))
-        self.answer(text if shown is None else shown)
+        if is_shown:
+            self.answer(task, text)
 
-    def answer(self, text: str) -> None:
-        if text:
-            self.say(AnswerDelta(run=self.run, text=text))
+    def answer(self, task: str, text: str) -> None:
+        if self._spoke not in ("", task):
+            self.say(AnswerDelta(run=self.run, text="\n\n"))
+        self._spoke = task
+        self.say(AnswerDelta(run=self.run, task=task, text=text))
 
     def done(self, task: str, name: str, **fields: Any) -> None:
         own = {"text": self._words[task], "peer": PEERS[name], **fields}

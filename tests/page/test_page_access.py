@@ -76,7 +76,7 @@ def _answered(page: Page, stage: Stage) -> None:
     )
     for task, name in (("t1", "anna"), ("t2", "bert")):
         stage.send(task, name)
-        stage.text(task, task, shown=task if task == "t1" else "\n\nt2")
+        stage.text(task, task)
         stage.done(task, name, verdict="" if task == "t1" else "it should rhyme")
     stage.send("t3", "cleo")
     expect(page.locator(".node").nth(2)).to_have_attribute("data-state", "working")

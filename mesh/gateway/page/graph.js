@@ -3,7 +3,7 @@
 import { drawn, el, fill } from "./dom.js";
 import { hueOf } from "./hue.js";
 import { layOut } from "./layout.js";
-import { holder, shown, wasHandedOn } from "./run.js";
+import { holder, wasHandedOn } from "./run.js";
 import { brief, duration, peerLabel } from "./text.js";
 
 /** @typedef {import("./run.js").Run} Run */
@@ -37,9 +37,9 @@ export class GraphView {
   /** @param {Run} run @param {string} selected @param {number} now ms */
   show(run, selected, now) {
     const width = (this.element.clientWidth || 360) - 2 * EDGE;
-    const ends = shown(run);
-    const shape = JSON.stringify([width, [...ends], run.tasks.map(({ id, needs }) => [id, needs])]);
-    if (shape !== this.built) this.#build(run, [...ends], width);
+    const ends = run.tasks.filter(({ isShown }) => isShown).map(({ id }) => id);
+    const shape = JSON.stringify([width, ends, run.tasks.map(({ id, needs }) => [id, needs])]);
+    if (shape !== this.built) this.#build(run, ends, width);
     this.built = shape;
     run.tasks.forEach((task, at) => this.#update(run, task, at, task.id === selected, now));
     const states = new Map(run.tasks.map(({ id, state }) => [id, state]));

@@ -99,10 +99,9 @@ export class PlanEditor {
 export function asRun(draft) {
   const run = openRun();
   run.status = "planned";
-  run.segments = draft.shown.map((task) => ({ task, text: "" }));
   run.tasks = draft.tasks.map(({ id, text, depends_on }) => ({
     id, words: text || "…", needs: depends_on, state: "waiting", attempts: [], result: "", model: draft.by[id] ?? "", sent: 0, seconds: 0,
-    tokens: 0, position: 0, verdict: "", error: "", items: [],
+    tokens: 0, position: 0, verdict: "", error: "", items: [], isShown: draft.shown.includes(id),
   }));
   return run;
 }

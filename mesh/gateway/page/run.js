@@ -1,7 +1,6 @@
 // One run as its events tell it: tasks, who has them, the answer and who made which part of it. Pure; plain values, so
 // that a conversation can be kept and shown again.
 
-import { attribute } from "./attribution.js";
 import { clean } from "./text.js";
 
 /**
@@ -11,22 +10,19 @@ import { clean } from "./text.js";
  * @typedef {{item: string, peer: string, peer_name: string, model: string, seconds: number, error: string | null}} MadeItem
  * @typedef {{id: string, words: string, needs: string[], state: TaskState, attempts: Attempt[], result: string,
  *   model: string, sent: number, seconds: number, tokens: number, position: number, verdict: string, error: string,
- *   items: MadeItem[]}} Task
- *   `sent` is when it was first sent, in ms of the clock that `apply` is given
- * @typedef {{task: string, text: string}} Segment a piece of the answer; `task` is "" where nobody can tell
+ *   items: MadeItem[], isShown: boolean}} Task
+ *   `sent` is when it was first sent, in ms of the clock that `apply` is given; `isShown` whether the answer holds its result
+ * @typedef {{task: string, text: string}} Segment the part of the answer that is of this task
  * @typedef {{message: string, code: string, status: number}} Failure
  * @typedef {{id: string, status: "planned" | "running" | "done" | "failed" | "stopped", tasks: Task[], segments: Segment[],
- *   tokens: number, seconds: number, finish: string, error: Failure | null, cause: string}} Run
- *   `cause` is the task that the event before was about
+ *   tokens: number, seconds: number, finish: string, error: Failure | null}} Run
  */
 
 const RESULT_CHARS_MAX = 200_000; // of each task: what is kept to be looked at
 
 /** @returns {Run} */
 export function openRun() {
-  return {
-    id: "", status: "running", tasks: [], segments: [], tokens: 0, seconds: 0, finish: "", error: null, cause: "",
-  };
+  return { id: "", status: "running", tasks: [], segments: [], tokens: 0, seconds: 0, finish: "", error: null };
 }
 
 /** @param {Run} run */
@@ -50,18 +46,24 @@ export function apply(run, event, now) {
   const task = run.tasks.find(({ id }) => id === event.task);
   if (typeof event.run === "string") run.id = event.run;
   if (event.type === "plan.task") run.tasks.push(planned(event));
-  else if (event.type === "answer.delta") attribute(run, clean(event.text));
+  else if (event.type === "answer.delta") grow(run, event.task, clean(event.text));
   else if (event.type === "answer.completed") complete(run, event);
   else if (event.type === "error") fail(run, event);
   else if (task) progress(task, event, now);
-  run.cause = task && event.type !== "answer.delta" ? task.id : run.cause;
+}
+
+/** The gap between two parts stands with the one before it. @param {Run} run @param {string} task @param {string} text */
+function grow(run, task, text) {
+  const last = run.segments[run.segments.length - 1];
+  if (last && (!task || last.task === task)) last.text += text;
+  else if (text) run.segments.push({ task, text });
 }
 
 /** @param {any} event @returns {Task} */
 function planned(event) {
   return {
     id: event.task, words: event.text, needs: event.depends_on, state: "waiting", attempts: [], result: "", model: "",
-    sent: 0, seconds: 0, tokens: 0, position: 0, verdict: "", error: "", items: [],
+    sent: 0, seconds: 0, tokens: 0, position: 0, verdict: "", error: "", items: [], isShown: event.is_shown,
   };
 }
 
@@ -124,8 +126,6 @@ function complete(run, event) {
     const task = run.tasks.find(({ id }) => id === part.task);
     if (task) made(task, part);
   }
-  // Where one task was all there was, its text is its own, whatever was told in between.
-  if (run.tasks.length === 1) for (const segment of run.segments) segment.task ||= run.tasks[0].id;
 }
 
 /** @param {Run} run @param {{message: string, code: string, status: number}} error */
@@ -144,13 +144,4 @@ export function stop(run) {
 /** @param {Run} run */
 function end(run) {
   for (const task of run.tasks) if (task.state !== "done" && task.state !== "failed") task.state = "waiting";
-}
-
-/** The tasks whose results make up the answer: those seen in it, and until then those that no other needs.
- * @param {Run} run @returns {Set<string>} */
-export function shown(run) {
-  const needed = new Set(run.tasks.flatMap(({ needs }) => needs));
-  const seen = new Set(run.segments.map(({ task }) => task));
-  const isOver = run.status === "done";
-  return new Set(run.tasks.map(({ id }) => id).filter((id) => seen.has(id) || (!isOver && !needed.has(id))));
 }

@@ -79,7 +79,7 @@ export class AnswerView {
       this.views[at].label.textContent = task ? makerOf(task) : "";
       if (task) this.views[at].element.setAttribute("aria-label", `Part made by ${makerOf(task)}`);
     });
-    this.parts.classList.toggle("is-many", new Set(run.segments.map(({ task }) => task)).size > 1);
+    this.parts.classList.toggle("is-many", run.segments.length > 1);
     const ended = JSON.stringify([run.status, this.turn.rating, run.tasks.map(({ state }) => state)]);
     if (!isRunning && ended !== this.drawnEnd) {
       this.drawnEnd = ended;
@@ -89,7 +89,7 @@ export class AnswerView {
 
   /** Let the parts of these tasks stand out. @param {string[]} tasks */
   point(tasks) {
-    for (const view of this.views) view.element.classList.toggle("is-lit", view.task !== "" && tasks.includes(view.task));
+    for (const view of this.views) view.element.classList.toggle("is-lit", tasks.includes(view.task));
   }
 
   /** @param {string} task */
