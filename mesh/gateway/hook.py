@@ -4,7 +4,7 @@
     from monai_node.mesh.gateway.hook import HookRequest, HookVerdict
 
     def no_secrets(request: HookRequest) -> HookVerdict | None:
-        if any("secret" in message["content"] for message in request.messages):
+        if "secret" in str((request.messages, request.tasks, request.tools)):
             return HookVerdict("this gateway's owner wants no secrets in it")
         return None
 
@@ -29,6 +29,7 @@ from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.errors import HookFailed, NotAllowed
+from monai_node.mesh.gateway.json_io import encode_json
 from monai_node.registry.errors import MonaiError, SetupError, log_defect
 from monai_node.registry.events import RunEvent
 from monai_node.registry.wire import Label
@@ -41,9 +42,10 @@ _SENTENCE_CHARS_MAX = 500
 @dataclass(frozen=True, slots=True)
 class HookRequest:
     """What is asked: to `run` or to `plan` something, or for an `embedding`. `messages` have `role` and
-    `content`: of texts to embed the text, or the ids of its tokens where those came instead. `tasks` are the
-    texts of a plan that came with a request. `key` is the id of the caller's key, "" when none was needed;
-    `privacy` None when the request does not say."""
+    `content`: of texts to embed, or to go on with, the text, or the ids of its tokens where those came
+    instead. Those that call tools, or answer a call, have `extra` too, in JSON. `tasks` are the texts of a
+    plan that came with a request, `tools` what a model is told of each tool, in JSON. `key` is the id of the
+    caller's key, "" when none was needed; `privacy` None when the request does not say."""
 
     kind: Literal["run", "plan", "embedding"]
     model: str
@@ -51,6 +53,7 @@ class HookRequest:
     tasks: tuple[str, ...] = ()
     key: str = ""
     privacy: Label | None = None
+    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +163,21 @@ def shown_to_hook(request: RunRequest, kind: Literal["run", "plan"], caller: Cal
     return HookRequest(
         kind,
         request.model,
-        tuple({"role": message.role, "content": message.content} for message in request.messages),
+        _messages_shown(request),
         tuple(task.text for task in options.plan) if isinstance(options.plan, list) else (),
         caller.key,
         options.privacy,
+        tuple(encode_json(tool).decode() for tool in request.parameters.tools),
+    )
+
+
+def _messages_shown(request: RunRequest) -> tuple[dict[str, str], ...]:
+    if request.tokens:
+        return ({"role": "user", "content": " ".join(map(str, request.tokens))},)
+    return tuple(
+        {"role": message.role, "content": message.content}
+        | ({"extra": encode_json(message.extra).decode()} if message.extra else {})
+        for message in request.messages
     )
 
 

@@ -17,15 +17,18 @@ import pytest
 
 from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.app import create_app
-from monai_node.mesh.gateway.caller import Caller
+from monai_node.mesh.gateway.caller import NOBODY, Caller
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import NotAllowed
 from monai_node.mesh.gateway.gate import RunGate
-from monai_node.mesh.gateway.hook import Hook, HookRequest, HookVerdict, load_hook
+from monai_node.mesh.gateway.hook import Hook, HookRequest, HookVerdict, load_hook, shown_to_hook
+from monai_node.mesh.gateway.openai import chat_call
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.testing import ScriptedBackend, says
+from monai_node.mesh.gateway.text_completion import completion_call
 from monai_node.mesh.keys import new_key
 from monai_node.registry.errors import SetupError
+from monai_node.registry.ids import RunId
 
 _T = TypeVar("_T")
 CANARY = "what a user wrote"
@@ -131,6 +134,21 @@ def test_it_is_shown_what_is_asked_and_by_whom_and_can_change_nothing() -> None:
         HookRequest("run", "mesh", said, (f"say {CANARY}",), key.id, None),
     ]
     assert {message.content for request in backend.requests for message in request.messages} == {CANARY}
+
+
+def _chat(**fields: Any) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+
+
+def test_nothing_that_a_model_is_given_is_hidden_from_it() -> None:
+    called = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": CANARY}}
+    turns = [{"role": "assistant", "tool_calls": [called]}]
+    tool = {"type": "function", "function": {"name": "f", "description": CANARY}}
+    ids = completion_call(b'{"model": "tiny", "prompt": [7, 8, 9]}', RunId("run-1")).request
+    assert shown_to_hook(ids, "run", NOBODY).messages == ({"role": "user", "content": "7 8 9"},)
+    for body in (_chat(tools=[tool]), _chat(messages=turns)):
+        shown = shown_to_hook(chat_call(body, RunId("run-1")).request, "run", NOBODY)
+        assert CANARY in str((shown.messages, shown.tools))
 
 
 def test_texts_to_embed_are_shown_as_text_or_as_the_ids_of_their_tokens() -> None:
