@@ -16,6 +16,7 @@ from monai_node.mesh.gateway.budgets import Budgets, DayUsage, Failures
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.errors import InvalidKey, OverLimit
 from monai_node.mesh.gateway.feed import Watch
+from monai_node.mesh.gateway.json_io import encode_json
 from monai_node.mesh.keys import AccessKey, Right, new_key
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -28,6 +29,8 @@ from monai_node.registry.wire import Usage
 
 _RUNS_MAX = 4096  # whose they were is remembered
 _BYTES_PER_TOKEN = 4  # of English text, roughly; for runs that ended before anybody counted
+# Of one task: what a model is given besides (templates, instructions), and what it wrote and nobody saw.
+_UNSEEN_BYTES_MAX = 32 << 10
 
 
 class Access:
@@ -150,31 +153,41 @@ class RunMeter:
     count takes the place of that; a run that ended without one leaves the guess."""
 
     def __init__(self, request: RunRequest, spend: Callable[[int], None]) -> None:
-        self._asked_bytes = sum(len(message.content.encode()) for message in request.messages)
+        self._asked_bytes = _bytes_of(request)
         self._spend = spend
         self._spent = 0
         self._done = 0
+        self._seen_bytes = _UNSEEN_BYTES_MAX  # of all that was sent and came back, and may have been
+        self._told_bytes = 0  # of what came back
         self._bytes: dict[str, int] = {}  # of the tasks under way: what was sent and what came back
 
     def note(self, event: RunEvent) -> None:
         match event:
             case TaskDispatched(task=task):
+                self._seen_bytes += _UNSEEN_BYTES_MAX + self._told_bytes  # results go on into later tasks
                 self._grow(task, self._asked_bytes)
             case TaskText(task=task, text=text):
+                self._told_bytes += len(text.encode())
                 self._grow(task, len(text.encode()))
             case TaskWasCompleted(task=task, provenance=part):
                 self._bytes.pop(task, None)
-                self._done += _sum(part.usage)
+                self._seen_bytes += len(part.items) * (_UNSEEN_BYTES_MAX + self._asked_bytes)
+                self._done += self._believed(part.usage)
                 self._settle(self._guess())
             case AnswerCompleted(usage=usage):
-                self._settle(_sum(usage))
+                self._settle(self._believed(usage))
             case _:
                 pass
 
     def close(self) -> None:
         """All was counted as it came."""
 
+    def _believed(self, usage: Usage) -> int:
+        """A peer may say what it likes, but there is a byte at least to a token."""
+        return min(_sum(usage), self._seen_bytes)
+
     def _grow(self, task: str, size: int) -> None:
+        self._seen_bytes += size
         self._bytes[task] = self._bytes.get(task, 0) + size
         self._settle(self._guess())
 
@@ -185,6 +198,15 @@ class RunMeter:
         if total != self._spent:
             self._spend(total - self._spent)
             self._spent = total
+
+
+def _bytes_of(request: RunRequest) -> int:
+    """Of what a model is given; a token that came as its id counts as usual."""
+    said = [message.content for message in request.messages]
+    more = [message.extra for message in request.messages if message.extra]
+    tools = request.parameters.tools
+    given = len(encode_json([more, tools])) if more or tools else 0
+    return sum(len(text.encode()) for text in said) + given + _BYTES_PER_TOKEN * len(request.tokens)
 
 
 def _sum(usage: Usage) -> int:

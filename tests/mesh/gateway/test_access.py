@@ -28,6 +28,8 @@ from monai_node.mesh.gateway.testing import HeldRun, Script, ScriptedBackend, co
 from monai_node.mesh.keys import AccessKey, KeyFile, new_key
 from monai_node.registry.errors import SetupError
 from monai_node.registry.events import RunEvent, TaskDispatched, TaskText, TaskWasCompleted
+from monai_node.registry.ids import RunId
+from monai_node.registry.wire import Usage
 
 _T = TypeVar("_T")
 CHAT, SECRET = new_key(0.0)
@@ -196,6 +198,23 @@ def test_a_run_that_is_cut_counts_what_was_done_and_guesses_the_rest() -> None:
         meter.note(event)
     meter.close()
     assert access.usage().tokens == {key.id: 16 + 10}
+
+
+def test_a_key_pays_for_what_it_sent_in_any_form_and_not_for_what_a_peer_makes_up() -> None:
+    key, _ = new_key(0.0, tokens_per_day=10**9)
+    access = Access((key,), now=lambda: 1000.0)
+    asked = RunRequest(RunId("run-1"), (), tokens=(1,) * 1000, is_completion=True)
+    sent = TaskDispatched(
+        run="run-1", task="t1", attempt="a", skill="chat", peer="p", peer_name="p", reasons=[]
+    )
+    meter = access.watch(asked, Caller(key.id))
+    meter.note(sent)
+    assert access.usage().tokens == {key.id: 1000}
+    lie = provenance().model_copy(update={"usage": Usage(prompt_tokens=2**62, completion_tokens=2**62)})
+    for event in (TaskWasCompleted(run="run-1", task="t1", provenance=lie), completed("run-1", lie)):
+        meter.note(event)
+    meter.close()
+    assert access.usage().tokens[key.id] < 100_000
 
 
 # --- keys that come and go ------------------------------------------------------------------------------
