@@ -77,11 +77,15 @@ def share_of(parameters: Parameters, budget_tokens: int | None, task_count: int)
 
 def permitted_calls(calls: Sequence[dict[str, Any]], parameters: Parameters) -> list[dict[str, Any]]:
     """Those of a result's tool calls that the request allows: a client may carry out whatever call it
-    is handed, so one of a tool that it did not name is a peer's text in disguise."""
-    if parameters.tool_choice == "none":
+    is handed, so one of a tool that it did not name, or did not choose, is a peer's text in disguise."""
+    choice = parameters.tool_choice
+    if choice == "none":
         return []
     named = {_function_name(tool) for tool in parameters.tools} - {""}
-    return [call for call in calls if _function_name(call) in named]
+    if isinstance(choice, dict):
+        named &= {_function_name(choice)}
+    allowed = [call for call in calls if _function_name(call) in named]
+    return allowed[:1] if parameters.parallel_tool_calls is False else allowed
 
 
 def _function_name(described: Mapping[str, object]) -> str:

@@ -61,6 +61,7 @@ class Attempt:
         self._is_open = check is None or not is_held  # everything that comes is shown
         self._texts: list[str] = []  # not shown yet
         self._logprobs: list[TokenLogprob] = []  # of the same, more or less
+        self._told_count = 0  # tokens of which something was told: no result has more than TOKENS_MAX
         self._word_chars = 0  # of them, from the first word on
         self._chars = 0
         self._first_text_at: float | None = None
@@ -78,7 +79,9 @@ class Attempt:
 
     def take(self, text: str, now: float, logprobs: Sequence[TokenLogprob] = ()) -> None:
         """More text of the result, as it arrives, and what is told of its tokens."""
-        self._logprobs += logprobs[: TOKENS_MAX - len(self._logprobs)]
+        told = logprobs[: TOKENS_MAX - self._told_count]
+        self._told_count += len(told)
+        self._logprobs += told
         if self._first_text_at is None:
             self._first_text_at = now
         self._chars += len(text)

@@ -18,6 +18,7 @@ from faults.run_rules import RunRules, Surroundings
 from monai_node.agents.graph import Task
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.agents.run import Runner
+from monai_node.agents.task_request import permitted_calls
 from monai_node.registry.errors import Abstained, DeadlineExceeded, MonaiError, NotFound, PeerLost, TaskFailed
 from monai_node.registry.events import (
     AnswerCompleted,
@@ -366,6 +367,14 @@ def test_a_lost_peer_is_told_and_the_answer_goes_on() -> None:
 
 def test_an_answer_that_was_cut_by_its_length_says_so() -> None:
     assert answer(play(ask(), ScriptedSender(finish_reason="length"))).finish_reason == "length"
+
+
+def test_a_call_that_was_not_chosen_and_a_second_one_where_one_was_asked_for_reach_nobody() -> None:
+    tools: list[dict[str, Any]] = [{"function": {"name": name}} for name in "ab"]
+    calls: list[dict[str, Any]] = [{"function": {"name": name, "arguments": "{}"}} for name in "bab"]
+    chosen = Parameters(tools=tools, tool_choice={"type": "function", "function": {"name": "a"}})
+    assert permitted_calls(calls, chosen) == [calls[1]]
+    assert permitted_calls(calls, Parameters(tools=tools, parallel_tool_calls=False)) == [calls[0]]
 
 
 def test_tool_calls_reach_only_who_gave_tools() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from monai_node.registry.errors import TaskFailed
 from monai_node.registry.ids import AttemptId, PeerId
-from monai_node.registry.wire import TaskCompleted
+from monai_node.registry.wire import TOKENS_MAX, TaskCompleted, TokenLogprob
 from monai_node.router.attempt import Attempt
 from monai_node.router.rank import Candidate
 from monai_node.router.verdict import Verdict
@@ -133,3 +133,11 @@ def test_text_that_another_peer_began_is_no_evidence() -> None:
     trial.judge_whole("HEy", None)
     assert trial.is_broken
     assert (trial.ending(11.0).value, trial.ending(11.0).source) == (None, None)
+
+
+def test_no_more_is_told_of_tokens_than_a_result_may_have_however_often_it_is_shown() -> None:
+    trial, told = attempt(None, is_held=False), 0
+    for _ in range(3):
+        trial.take("a", 11.0, [TokenLogprob(token="a", logprob=-1.0)] * (TOKENS_MAX // 2))
+        told += len(trial.release_logprobs())
+    assert told == TOKENS_MAX
