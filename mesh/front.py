@@ -77,20 +77,11 @@ class Front:
         self._offers = Offers(node)
         evidence = Evidence(Health(), Speeds(), ledger)
         self._health = evidence.health
-        traces = node.traces
-        attempts = Ledgers(*(each for each in (ledger, traces, *told) if each is not None))
+        attempts = Ledgers(*(each for each in (ledger, node.traces, *told) if each is not None))
         self.routing = Routing(
             self._offers, self._embedder, announced or self._embedder, options.policy, evidence
         )
-        dispatcher = Dispatcher(
-            node.transport,
-            time.monotonic,
-            evidence.health,
-            heard=node.directory.heard,
-            is_alive=lambda peer: node.directory.liveness(peer) == "alive",
-            ledger=SpeedLedger(evidence.speeds, time.monotonic, attempts),
-            traceparent_of=traces.traceparent_of if traces is not None else None,
-        )
+        dispatcher = _dispatcher(node, evidence, attempts)
         self._planning = open_planning(
             options.planner,
             Reach(self._offers.now, dispatcher, evidence.health, time.monotonic, options.policy),
@@ -187,6 +178,18 @@ class Front:
         nothing."""
         policy = Policy(self._default_label).within(self._policy)
         return [offer for offer in self._offers.now() if not offer.skill.price and not verdict(offer, policy)]
+
+
+def _dispatcher(node: Node, evidence: Evidence, attempts: Ledger) -> Dispatcher:
+    return Dispatcher(
+        node.transport,
+        time.monotonic,
+        evidence.health,
+        heard=node.directory.heard,
+        is_alive=lambda peer: node.directory.liveness(peer) == "alive",
+        ledger=SpeedLedger(evidence.speeds, time.monotonic, attempts),
+        traceparent_of=node.traces.traceparent_of if node.traces is not None else None,
+    )
 
 
 def _keep(recipes: RecipeFile, request: RunRequest, label: Label) -> None:
