@@ -176,6 +176,7 @@ def test_a_model_that_need_not_call_may_answer(served: Served) -> None:
     assert completed.usage.prompt_tokens > ruled_out.usage.prompt_tokens == without.usage.prompt_tokens
 
 
+@pytest.mark.full
 @pytest.mark.model
 def test_a_call_that_the_model_makes_by_itself_is_found(served: Served) -> None:
     """A model this small calls nothing by itself, unless it did before."""
@@ -188,6 +189,7 @@ def test_a_call_that_the_model_makes_by_itself_is_found(served: Served) -> None:
     assert json.loads(function["arguments"])["city"] == "Paris"
 
 
+@pytest.mark.full
 @pytest.mark.model
 def test_a_result_is_answered(served: Served) -> None:
     text, _ = served.ask(request(turns=TURNS, tools=[WEATHER], max_tokens=12))
