@@ -13,7 +13,7 @@ from monai_node.mesh.gateway.asyncapi import asyncapi_routes
 from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.embeddings_routes import embeddings_routes
-from monai_node.mesh.gateway.errors import install_error_handlers
+from monai_node.mesh.gateway.errors import ERROR_RESPONSES, install_error_handlers
 from monai_node.mesh.gateway.feed import Watcher
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.health_routes import health_routes
@@ -45,7 +45,9 @@ def create_app(
     gate = gate or run_gate(config, metrics)
     site = Site(backend, config, gate, [metrics, *watchers], access, hook)
     # No /docs and /redoc: their pages load scripts from elsewhere.
-    app = FastAPI(title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="monai-node", docs_url=None, redoc_url=None, redirect_slashes=False, responses=ERROR_RESPONSES
+    )
     for routes in (
         openai_routes,
         responses_routes,

@@ -220,12 +220,15 @@ class FeedbackBody(BaseModel):
 
 @cache
 def body_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """How an OpenAPI document describes a body that is read here and not by the framework. Made once, which
-    takes 10 ms and more: not to be changed."""
+    """How an OpenAPI document describes a body that is read here and not by the framework; where it has
+    `stream`, also that its answer may be one. Made once, which takes 10 ms and more: not to be changed."""
     schema = kind.model_json_schema()
     definitions = schema.pop("$defs", {})
     content = {"application/json": {"schema": _inlined(schema, definitions)}}
-    return {"requestBody": {"required": True, "content": content}}
+    described: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
+    if "stream" in kind.model_fields:
+        described["responses"] = {"200": {"content": {"text/event-stream": {}}}}
+    return described
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:

@@ -121,6 +121,27 @@ class TooManyConnections(NodeError):
     default_code = "too_many_connections"
 
 
+_KEYS = {
+    "message": {"type": "string"},
+    "type": {"type": "string"},
+    "param": {"type": ["string", "null"]},
+    "code": {"type": "string"},
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "object", "required": list(_KEYS), "properties": _KEYS}},
+}
+# What an OpenAPI document says of every answer that is not a success.
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    statuses: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
+    for statuses, what in (
+        ("4XX", "Nothing but another request helps"),
+        ("5XX", "No peer did it, or this node failed"),
+    )
+}
+
+
 def error_body(error: MonaiError | RunFailed) -> dict[str, Any]:
     """OpenAI's error object, always with its four keys."""
     return {

@@ -17,7 +17,7 @@ def health_routes(site: Site) -> APIRouter:
         """The process lives and its event loop turns; nothing more."""
         return JsonResponse({"status": "ok"})
 
-    @router.get("/ready")
+    @router.get("/ready", responses={503: {"description": "No request has a chance; `reason` says why"}})
     async def ready() -> Response:
         """Whether a request has any chance: it has none with no skill in reach, or before the end."""
         if site.gate.is_closed:

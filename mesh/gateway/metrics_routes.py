@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from monai_node.mesh.gateway.metrics import Metrics
 from monai_node.mesh.gateway.site import Site
@@ -12,7 +12,7 @@ from monai_node.mesh.gateway.site import Site
 def metrics_routes(site: Site, metrics: Metrics) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def read_metrics(request: Request) -> Response:
         """All figures of this gateway."""
         body, content_type = await metrics.exposition(

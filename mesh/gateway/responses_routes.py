@@ -40,7 +40,7 @@ def responses_routes(site: Site) -> APIRouter:
         form = ResponseForm(call, time.time, mine.keep if call.store else None)
         return RunResponse(site, call.request, form, stream=call.stream)
 
-    @router.get("/{response_id}")
+    @router.get("/{response_id}", responses={200: {"content": {"text/event-stream": {}}}})
     async def retrieve_response(
         request: Request,
         response_id: str,

@@ -236,6 +236,27 @@ def test_the_api_describes_itself_without_a_page_that_loads_from_elsewhere() -> 
     assert {_ask("GET", path).status_code for path in ("/docs", "/redoc")} == {404}
 
 
+def test_the_api_says_what_errors_look_like_and_which_answers_may_be_streams() -> None:
+    described = _ask("GET", "/openapi.json").json()
+    streamed: set[str] = set()
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            told = operation["responses"]
+            assert {"4XX", "5XX"} <= set(told)
+            assert "422" not in told, "the framework's own shape of an error is never sent"
+            schema = told["4XX"]["content"]["application/json"]["schema"]["properties"]["error"]
+            assert set(schema["required"]) == set(_ask("GET", "/nothing").json()["error"])
+            if "text/event-stream" in told["200"].get("content", {}):
+                streamed.add(path)
+    assert streamed == {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/{response_id}",
+        "/v1/runs",
+    }
+
+
 def test_a_gateway_that_is_about_to_stop_is_healthy_but_not_ready_and_begins_nothing() -> None:
     config, metrics = GatewayConfig(), Metrics()
     gate = run_gate(config, metrics)
