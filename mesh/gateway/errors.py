@@ -8,7 +8,7 @@ MonaiError
 │   ├── NotAllowed         403  a host name or a web page that this gateway does not answer; a right
 │   │                           that a key lacks; what its owner refuses
 │   ├── MethodNotAllowed   405
-│   ├── BodyTooSlow        408
+│   ├── RequestTooSlow     408
 │   ├── AnswerNotKept      409  an answer that was given once cannot be given again
 │   ├── KeyReused          422  an Idempotency-Key came with another request
 │   ├── HeadTooLarge       431
@@ -60,7 +60,7 @@ class MethodNotAllowed(CallerError):
     default_code = "method_not_allowed"
 
 
-class BodyTooSlow(CallerError):
+class RequestTooSlow(CallerError):
     status = 408
     default_code = "request_timeout"
 

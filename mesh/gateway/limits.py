@@ -24,7 +24,7 @@ from monai_node.mesh.gateway.access import Access
 from monai_node.mesh.gateway.access_rules import SOCKET_PROTOCOL, offered, right_needed, without_keys
 from monai_node.mesh.gateway.caller import NOBODY, Caller, set_caller
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.errors import BodyTooSlow, NotAllowed, error_response
+from monai_node.mesh.gateway.errors import NotAllowed, RequestTooSlow, error_response
 from monai_node.mesh.logs import add_to_log_context
 from monai_node.registry.errors import Internal, MonaiError, RequestTooLarge, log_defect
 
@@ -200,7 +200,7 @@ class _Answer:
 
 
 class _Body:
-    """The receiving side: RequestTooLarge or BodyTooSlow out of `receive` while the body comes in.
+    """The receiving side: RequestTooLarge or RequestTooSlow out of `receive` while the body comes in.
 
     It counts what arrives, since a chunked body announces no length.
     """
@@ -220,7 +220,7 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             seconds = self._config.body_seconds
-            raise BodyTooSlow(f"the body did not arrive within {seconds:g} seconds") from None
+            raise RequestTooSlow(f"the body did not arrive within {seconds:g} seconds") from None
         self._received_bytes += len(message.get("body", b""))
         self._is_complete = not message.get("more_body", False)
         if self._received_bytes > self._config.body_bytes_max:

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
-from monai_node.mesh.gateway.errors import BodyTooSlow, HeadTooLarge, TooManyConnections, error_response
+from monai_node.mesh.gateway.errors import HeadTooLarge, RequestTooSlow, TooManyConnections, error_response
 from monai_node.registry.errors import InvalidRequest, MonaiError
 
 _CONNECTIONS_MAX = 1000
@@ -119,7 +119,7 @@ class HttpProtocol(H11Protocol):
     def _give_up(self) -> None:
         self._head_timer = None
         seconds = self._limits.head_seconds
-        self._refuse(BodyTooSlow(f"the head of the request did not arrive within {seconds:g} seconds"))
+        self._refuse(RequestTooSlow(f"the head of the request did not arrive within {seconds:g} seconds"))
 
     # --- ways to end --------------------------------------------------------------------------------------
     def _make_room(self) -> bool:
