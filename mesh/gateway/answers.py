@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 
 from starlette.types import Message, Scope
@@ -102,7 +102,8 @@ Key = tuple[str, str]  # of the caller, and the one sent
 
 
 class Answers:
-    """The answers by key; those that are over go when they are old or too many, the oldest first."""
+    """The answers by key; those that are over go when they are old or too many, the oldest of the caller
+    who has the most first."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -132,11 +133,27 @@ class Answers:
             del self._answers[key]
 
     def _let_go(self) -> None:
-        over = [(key, answer) for key, answer in self._answers.items() if answer.is_over]
-        byte_count = sum(answer.body.byte_count for _, answer in over)
         oldest = self._clock() - SECONDS_MAX
-        for key, answer in over:
-            if len(self._answers) < ANSWERS_MAX and byte_count <= BYTES_MAX and answer.began >= oldest:
-                return
-            byte_count -= answer.body.byte_count
-            del self._answers[key]
+        over = {key: answer for key, answer in self._answers.items() if answer.is_over}
+        for key in [key for key, answer in over.items() if answer.began < oldest]:
+            del over[key], self._answers[key]
+        byte_count = sum(answer.body.byte_count for answer in over.values())
+        while over and (byte_count > BYTES_MAX or len(self._answers) >= ANSWERS_MAX):
+            is_large = byte_count > BYTES_MAX
+            key = first_of_most(
+                {key: answer.body.byte_count if is_large else 1 for key, answer in over.items()}
+            )
+            assert key is not None
+            byte_count -= over[key].body.byte_count
+            del over[key], self._answers[key]
+
+
+def first_of_most(weights: Mapping[Key, int]) -> Key | None:
+    """The first key of the caller whose keys weigh the most in all; None where there is none."""
+    totals: Counter[str] = Counter()
+    for (caller, _), weight in weights.items():
+        totals[caller] += weight
+    if not totals:
+        return None
+    most = max(totals, key=lambda caller: totals[caller])
+    return next(key for key in weights if key[0] == most)

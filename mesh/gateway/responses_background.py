@@ -84,6 +84,7 @@ class BackgroundRun:
 
     def _finish(self) -> None:
         self.recording.finish()
+        self._kept.cancel = None  # it would keep the conversation as long as the response
         self._own.update(self._kept)
 
 

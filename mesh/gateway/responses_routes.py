@@ -62,10 +62,10 @@ def responses_routes(site: Site) -> APIRouter:
     @router.post("/{response_id}/cancel")
     async def cancel_response(request: Request, response_id: str) -> Response:
         kept = own(request).get(response_id)
-        if kept.cancel is None:
+        if kept.recording is None:
             raise InvalidRequest("only a response made in the background can be cancelled")
         if kept.response["status"] != "cancelled":
-            if kept.is_over:
+            if kept.cancel is None:
                 raise InvalidRequest(f"the response is {kept.response['status']} already")
             kept.cancel()
         return JsonResponse(kept.response)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from monai_node.mesh.gateway.answers import first_of_most
 from monai_node.mesh.gateway.json_io import encode_json
 from monai_node.mesh.gateway.recording import Recording
 from monai_node.mesh.gateway.responses_items import ItemObject
@@ -21,7 +22,7 @@ SECONDS_MAX = 24 * 3600.0  # since a response was made or last continued
 @dataclass(slots=True)
 class KeptResponse:
     """`given` are the items of its own request. One made in the background has a `recording` of the events of
-    its stream, each under its sequence number, and can be cancelled while it is not over. `last_used` by the
+    its stream, each under its sequence number, and a `cancel` while it is not over. `last_used` by the
     clock of the store."""
 
     response: dict[str, Any]
@@ -48,8 +49,8 @@ _Key = tuple[str, str]  # of the caller, and the id of a response
 
 
 class ResponseStore:
-    """RESPONSES_MAX responses and BYTES_MAX bytes at most; the least lately used go first, those in progress
-    never."""
+    """RESPONSES_MAX responses and BYTES_MAX bytes at most; the least lately used of who has the most go
+    first, those in progress never."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -99,11 +100,20 @@ class ResponseStore:
     def _let_go(self) -> None:
         oldest = self._clock() - SECONDS_MAX
         for key, kept in list(self._kept.items()):
-            is_full = len(self._kept) > RESPONSES_MAX or self._byte_count > BYTES_MAX
-            if not is_full and kept.last_used >= oldest:
-                return
+            if kept.last_used >= oldest:
+                break
             if kept.is_over:
                 self.drop(key)
+        while len(self._kept) > RESPONSES_MAX or self._byte_count > BYTES_MAX:
+            if (key := self._dispensable()) is None:
+                return
+            self.drop(key)
+
+    def _dispensable(self) -> _Key | None:
+        """The least lately used of the caller who has the most: nobody pushes out what others keep."""
+        is_large = self._byte_count > BYTES_MAX
+        over = {key: kept.byte_count if is_large else 1 for key, kept in self._kept.items() if kept.is_over}
+        return first_of_most(over)
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,3 +245,14 @@ def test_old_answers_and_too_many_are_let_go_and_those_under_way_never() -> None
         _keep(answers, f"b{n}", BYTES_MAX // 2)
     assert [_is_kept(answers, f"b{n}") for n in range(3)] == [False, True, True]
     assert _is_kept(answers, "going")
+
+
+def test_who_keeps_many_answers_pushes_out_none_of_others() -> None:
+    answers = Answers(lambda: 0.0)
+    for caller, name in [("anna", "a"), *(("bela", f"b{n}") for n in range(ANSWERS_MAX + 5))]:
+        assert answers.find((caller, name), b"") is None
+        answer = answers.begin((caller, name), b"")
+        answer.note({"type": "http.response.start", "status": 200, "headers": []})
+        answer.note({"type": "http.response.body", "body": b"x"})
+    assert answers.find(("anna", "a"), b"") is not None
+    assert answers.find(("bela", "b0"), b"") is None

@@ -22,11 +22,19 @@ from pydantic import BaseModel, TypeAdapter
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
+from monai_node.mesh.gateway.caller import NOBODY
 from monai_node.mesh.gateway.config import GatewayConfig
+from monai_node.mesh.gateway.gate import RunGate
+from monai_node.mesh.gateway.responses import response_call
+from monai_node.mesh.gateway.responses_background import BackgroundRun
+from monai_node.mesh.gateway.responses_form import ResponseForm
+from monai_node.mesh.gateway.responses_store import ResponseStore
 from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.testing import HeldRun, Script, ScriptedBackend, completed, provenance, says
 from monai_node.registry.errors import NotFound, PeerLost
 from monai_node.registry.events import AnswerDelta, RunEvent
+from monai_node.registry.ids import RunId
 
 DATA = Path(os.environ.get("MONAI_BENCH_DATA", Path(__file__).parents[4] / "shared" / "bench"))
 QUICK = GatewayConfig(opening_seconds=0.02, keep_alive_seconds=0.05, stall_seconds=5)
@@ -364,6 +372,22 @@ def test_a_background_run_that_fails_says_so_in_its_response() -> None:
         assert (failed.error.code, failed.error.message) == ("invalid_prompt", "no such model")
 
     _with_client(says(error=NotFound("no such model", code="model_not_found", param="model")), use)
+
+
+def test_a_background_response_that_is_over_keeps_no_more_than_is_counted() -> None:
+    """The conversation behind it may be a megabyte that earlier responses made."""
+
+    async def main() -> None:
+        own = ResponseStore(lambda: 0.0).of("")
+        call = response_call(b'{"input": "hello", "background": true}', RunId("run-1"), own)
+        site = Site(ScriptedBackend(), GatewayConfig(), RunGate(1))
+        run = BackgroundRun(site, ResponseForm(call, lambda: 0.0), own)
+        assert own.get("resp_1").cancel is not None
+        await run.carry_out(NOBODY)
+        assert (own.get("resp_1").response["status"], own.get("resp_1").cancel) == ("completed", None)
+        assert site.gate.running_count == 0
+
+    asyncio.run(main())
 
 
 # --- OpenAI's own document --------------------------------------------------------------------------------

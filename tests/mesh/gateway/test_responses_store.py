@@ -83,3 +83,15 @@ def test_a_response_that_was_deleted_while_it_went_on_stays_deleted() -> None:
     own.update(kept)
     with pytest.raises(NotFound):
         own.get("r1")
+
+
+def test_who_keeps_much_pushes_out_nothing_of_others() -> None:
+    store = ResponseStore(_Clock())
+    store.of("anna").keep(_response("r"), [])
+    for n in range(RESPONSES_MAX):
+        store.of("bela").keep(_response(f"r{n}"), [])
+    for n in range(4):
+        store.of("bela").keep(_response(f"big{n}", text="x" * (BYTES_MAX // 3)), [])
+    assert store.of("anna").get("r").id == "r"
+    with pytest.raises(NotFound):
+        store.of("bela").get("r0")
