@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from monai_node.registry.ids import PeerId, new_attempt_id
 from monai_node.registry.transport import Transport
-from monai_node.registry.wire import Parameters, TaskDelta, TaskInput, TaskRequest
+from monai_node.registry.wire import RUN_SECONDS_DEFAULT, Parameters, TaskDelta, TaskInput, TaskRequest
 from monai_node.router.task_stream import Patience, TaskStream, Watch
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = RUN_SECONDS_DEFAULT  # of a client that asks for none
 _LINE_BYTES_MAX = 1 << 20
 
 
