@@ -136,7 +136,7 @@ _ERROR = {
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     statuses: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
     for statuses, what in (
-        ("4XX", "Nothing but another request helps"),
+        ("4XX", "The request cannot be done as it is, or its caller has to wait"),
         ("5XX", "No peer did it, or this node failed"),
     )
 }
