@@ -17,6 +17,7 @@ from monai_node.registry.wire import PLAIN_VALUES_MAX, TOKENS_MAX, ChatMessage
 
 RUN = RunId("run-1")
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
+NOTHING: dict[str, Any] = {}
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object"}, "strict": True},
@@ -197,7 +198,7 @@ def test_of_a_list_full_of_faults_only_the_first_is_looked_at(fields: dict[str, 
 
 
 def test_of_a_body_with_thousands_of_faults_none_is_named() -> None:
-    turn = {"role": "assistant", "tool_calls": [{}] * 100}
+    turn: dict[str, Any] = {"role": "assistant", "tool_calls": [NOTHING] * 100}
     refused = _refusal(messages=[turn] * 20)
     assert (refused.status, refused.param) == (400, None)
     assert refused.message.startswith("4000 parts of the body")
@@ -206,11 +207,11 @@ def test_of_a_body_with_thousands_of_faults_none_is_named() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"messages": [{"role": "user", "content": [{}] * 50}] * 100}, "messages"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{}] * 100}] * 50}, "messages"),
+        ({"messages": [{"role": "user", "content": [NOTHING] * 50}] * 100}, "messages"),
+        ({"messages": [{"role": "assistant", "tool_calls": [NOTHING] * 100}] * 50}, "messages"),
         ({"mesh": {str(number): 1 for number in range(100)}}, "mesh"),
         ({"logit_bias": {str(number): 1 for number in range(2000)}}, "logit_bias"),
-        ({"tools": [{**TOOL, "extra": [[]] * PLAIN_VALUES_MAX}]}, "tools"),
+        ({"tools": [{**TOOL, "extra": [NOTHING] * PLAIN_VALUES_MAX}]}, "tools"),
         ({str(number): 1 for number in range(300)}, None),
     ],
 )
