@@ -98,7 +98,7 @@ class Embeddings:
                 f"{param} has {len(tokens)} tokens; {self.model.alias} reads at most {self.model.tokens_max}",
                 param=param,
             )
-        if not all(0 <= token < self.model.vocabulary for token in tokens):
+        if min(tokens) < 0 or max(tokens) >= self.model.vocabulary:
             raise InvalidRequest(f"{param} has a token that {self.model.alias} does not know", param=param)
 
 
