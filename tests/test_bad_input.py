@@ -91,7 +91,7 @@ SERVE: dict[str, tuple[list[str], str]] = {
     "garbled join line": (["serve", "idle.py", "--join", "join me"], "join"),
     "garbled address": (["serve", "idle.py", "--listen", "here"], "here"),
     "port out of range": (["serve", "idle.py", "--listen", "127.0.0.1:99999"], "65535"),
-    "gateway off loopback": (["gateway", "--host", "0.0.0.0", "--port", "0"], "loopback"),
+    "gateway off loopback": (["gateway", "--host", "0.0.0.0", "--port", "0"], "monai-node keys create"),
     "up with a missing model": (["up", "missing.gguf", "--port", "0"], "missing.gguf"),
 }
 
@@ -194,7 +194,8 @@ CHAT: dict[str, tuple[bytes, int, str]] = {
         422,
         "unsupported",
     ),
-    "two answers": (chat(n=2), 422, "unsupported"),
+    "nine answers": (chat(n=9), 400, "invalid_request"),
+    "spoken answers": (chat(modalities=["audio"]), 422, "unsupported"),
     "a misspelt option": (chat(mesh={"privcy": "local"}), 400, "invalid_request"),
     "an unknown label": (chat(mesh={"privacy": "secret"}), 400, "invalid_request"),
     "no time": (chat(mesh={"deadline_seconds": 0}), 400, "invalid_request"),
