@@ -30,10 +30,10 @@ from monai_node.registry.tasks import task_scope
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from monai_node.mesh.gateway.access import Access
+    from monai_node.mesh.gateway.access.access import Access
     from monai_node.mesh.gateway.gate import RunGate
+    from monai_node.mesh.gateway.http.server import Address
     from monai_node.mesh.gateway.metrics import Metrics
-    from monai_node.mesh.gateway.server import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ async def _faces(
     front: Front, node: Node, options: GatewayOptions, metrics: Metrics
 ) -> AsyncGenerator[tuple[FastAPI, Access, RunGate]]:
     """What `front` shows to whom its keys and its owner's hook let in."""
-    from monai_node.mesh.gateway.access_files import open_access
+    from monai_node.mesh.gateway.access.files import open_access
     from monai_node.mesh.gateway.app import create_app, run_gate
     from monai_node.mesh.gateway.config import GatewayConfig
     from monai_node.mesh.gateway.hook import load_hook
@@ -124,7 +124,7 @@ def _check(node: Node, options: GatewayOptions) -> None:
     if options.tls is not None:
         _check_certificate(options.tls)
     with contextlib.suppress(ModuleNotFoundError):  # told later, with what to install
-        from monai_node.mesh.gateway.server import listen
+        from monai_node.mesh.gateway.http.server import listen
 
         listen(options.host, options.port or 0, asks_for_keys=has_keys).close()
 
@@ -142,13 +142,13 @@ def _check_certificate(tls: Tls) -> None:
 
 
 def _requires_key(options: GatewayOptions) -> bool:
-    from monai_node.mesh.gateway.limits import is_loopback
+    from monai_node.mesh.gateway.access.guard import is_loopback
 
     return options.requires_key or not is_loopback(options.host)
 
 
 def _tell_reach(options: GatewayOptions, say: Say) -> None:
-    from monai_node.mesh.gateway.limits import is_loopback
+    from monai_node.mesh.gateway.access.guard import is_loopback
 
     if not is_loopback(options.host) and options.tls is None:
         say(
@@ -165,7 +165,7 @@ def _import_heavy_packages() -> None:
 @asynccontextmanager
 async def _listen(app: FastAPI, options: GatewayOptions) -> AsyncGenerator[Address]:
     """On the port asked for; when none was, on ours, or on a free one if that is taken."""
-    from monai_node.mesh.gateway.server import open_server
+    from monai_node.mesh.gateway.http.server import open_server
 
     def server(port: int) -> AbstractAsyncContextManager[Address]:
         asks_for_keys = _requires_key(options)

@@ -7,27 +7,27 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI
 
-from monai_node.mesh.gateway.access import Access
-from monai_node.mesh.gateway.access_log import AccessLog
-from monai_node.mesh.gateway.asyncapi import asyncapi_routes
+from monai_node.mesh.gateway.access.access import Access
+from monai_node.mesh.gateway.access.guard import Guard
 from monai_node.mesh.gateway.backend import Backend
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.embeddings_routes import embeddings_routes
 from monai_node.mesh.gateway.errors import ERROR_RESPONSES, install_error_handlers
 from monai_node.mesh.gateway.feed import Watcher
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.health_routes import health_routes
 from monai_node.mesh.gateway.hook import Hook
-from monai_node.mesh.gateway.idempotency import Idempotency
-from monai_node.mesh.gateway.limits import Guard
+from monai_node.mesh.gateway.http.access_log import AccessLog
+from monai_node.mesh.gateway.http.idempotency import Idempotency
 from monai_node.mesh.gateway.mesh_routes import mesh_routes
 from monai_node.mesh.gateway.metrics import Metrics
 from monai_node.mesh.gateway.metrics_routes import metrics_routes
-from monai_node.mesh.gateway.openai_routes import openai_routes
+from monai_node.mesh.gateway.openai.embeddings_routes import embeddings_routes
+from monai_node.mesh.gateway.openai.routes import openai_routes
 from monai_node.mesh.gateway.page_routes import page_routes
-from monai_node.mesh.gateway.responses_routes import responses_routes
+from monai_node.mesh.gateway.responses.routes import responses_routes
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.socket_routes import socket_routes
+from monai_node.mesh.gateway.socket.asyncapi import asyncapi_routes
+from monai_node.mesh.gateway.socket.routes import socket_routes
 
 
 def create_app(

@@ -32,7 +32,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from monai_node.mesh.gateway.json_io import JsonResponse
+from monai_node.mesh.gateway.http.json_io import JsonResponse
 from monai_node.registry.errors import CallerError, InvalidRequest, MonaiError, NodeError, NotFound
 from monai_node.registry.events import RunFailed
 

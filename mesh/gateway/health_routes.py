@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from monai_node.mesh.gateway.json_io import JsonResponse
+from monai_node.mesh.gateway.http.json_io import JsonResponse
 from monai_node.mesh.gateway.site import Site
 
 

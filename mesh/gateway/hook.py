@@ -29,7 +29,7 @@ from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.errors import HookFailed, NotAllowed
-from monai_node.mesh.gateway.json_io import encode_json
+from monai_node.mesh.gateway.http.json_io import encode_json
 from monai_node.registry.errors import MonaiError, SetupError, log_defect
 from monai_node.registry.events import RunEvent
 from monai_node.registry.wire import Label

@@ -10,15 +10,15 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from monai_node.mesh.gateway.asgi import while_connected
-from monai_node.mesh.gateway.bodies import FeedbackBody, PlanBody, RunBody, body_schema
 from monai_node.mesh.gateway.caller import caller_of
-from monai_node.mesh.gateway.json_io import JsonResponse
-from monai_node.mesh.gateway.openai import feedback_of, plan_request, run_call
+from monai_node.mesh.gateway.http.asgi import while_connected
+from monai_node.mesh.gateway.http.json_io import JsonResponse
+from monai_node.mesh.gateway.http.stream import RunResponse
+from monai_node.mesh.gateway.openai.bodies import FeedbackBody, PlanBody, RunBody, body_schema
+from monai_node.mesh.gateway.openai.reader import feedback_of, plan_request, run_call
 from monai_node.mesh.gateway.plan_view import PlanView, plan_view
 from monai_node.mesh.gateway.runs import Accepting, EventFrames
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.stream import RunResponse
 from monai_node.registry.errors import NotFound
 from monai_node.registry.ids import new_run_id
 from monai_node.registry.wire import Label

@@ -8,9 +8,9 @@ from typing import Any
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.backend import Backend
-from monai_node.mesh.gateway.completion import usage_of
+from monai_node.mesh.gateway.http.sse import frame
+from monai_node.mesh.gateway.openai.completion import usage_of
 from monai_node.mesh.gateway.said import Said
-from monai_node.mesh.gateway.sse import frame
 from monai_node.registry.events import AnswerCompleted, PlanTask, RunEvent
 
 

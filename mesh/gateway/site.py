@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.backend import Backend, Planned, Runs
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.config import GatewayConfig

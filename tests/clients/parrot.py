@@ -11,12 +11,12 @@ from typing import Any
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.embeddings import EmbeddingModel
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.backend import ModelEntry
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.json_io import encode_json
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.json_io import encode_json
+from monai_node.mesh.gateway.http.server import open_server
 from monai_node.mesh.gateway.testing import ScriptedBackend, completed, provenance
 from monai_node.registry.errors import NoProvider, NotFound, PeerLost
 from monai_node.registry.events import AnswerDelta, PlanTask, RunCreated, RunEvent

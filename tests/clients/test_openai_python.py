@@ -29,7 +29,7 @@ from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel
 
 from clients.parrot import BREAKS, BUSY, SLOW, Gateway, open_gateway
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.keys import new_key
 
 

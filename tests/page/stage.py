@@ -12,10 +12,10 @@ from typing import Any, Self
 from playwright.sync_api import Page
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.backend import ModelEntry, PeerView
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.server import open_server
 from monai_node.mesh.gateway.testing import ScriptedBackend, completed, provenance
 from monai_node.registry.events import (
     AnswerDelta,

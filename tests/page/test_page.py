@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.keys import new_key
 from monai_node.registry.errors import NoProvider
 from monai_node.registry.events import run_failed

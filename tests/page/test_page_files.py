@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.testing import ScriptedBackend
 

@@ -18,12 +18,12 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.access import Access
-from monai_node.mesh.gateway.access_files import open_access
+from monai_node.mesh.gateway.access.access import Access
+from monai_node.mesh.gateway.access.files import open_access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.errors import InvalidKey
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.server import open_server
 from monai_node.mesh.gateway.testing import HeldRun, Script, ScriptedBackend, completed, provenance
 from monai_node.mesh.keys import AccessKey, KeyFile, new_key
 from monai_node.registry.errors import SetupError

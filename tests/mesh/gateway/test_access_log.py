@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.metrics import Metrics
 from monai_node.mesh.gateway.testing import ScriptedBackend, says

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from starlette.datastructures import Headers
 
-from monai_node.mesh.gateway.access_rules import key_for, offered, right_needed, shown_key, without_keys
+from monai_node.mesh.gateway.access.rules import key_for, offered, right_needed, shown_key, without_keys
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.errors import InvalidKey, NotAllowed
 from monai_node.mesh.gateway.testing import ScriptedBackend

@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from monai_node.mesh.gateway.app import create_app
-from monai_node.mesh.gateway.asyncapi import asyncapi_document, schema_document
-from monai_node.mesh.gateway.socket_messages import Pong, line, refusal_of
+from monai_node.mesh.gateway.socket.asyncapi import asyncapi_document, schema_document
+from monai_node.mesh.gateway.socket.messages import Pong, line, refusal_of
 from monai_node.mesh.gateway.testing import ScriptedBackend, completed, provenance
 from monai_node.registry.errors import InvalidRequest, PeerLost
 from monai_node.registry.events import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_node.mesh.gateway.budgets import Budgets, DayUsage, Failures
+from monai_node.mesh.gateway.access.budgets import Budgets, DayUsage, Failures
 from monai_node.mesh.gateway.errors import OverLimit, error_headers
 from monai_node.mesh.keys import new_key
 

@@ -21,7 +21,7 @@ from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.backend import ModelEntry
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.server import open_server
 from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance, says
 from monai_node.registry.errors import NotFound, PeerLost
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, RunEvent

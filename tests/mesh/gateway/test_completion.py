@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from monai_node.mesh.gateway.completion import Chunks, Head, completion
-from monai_node.mesh.gateway.json_io import encode_json
+from monai_node.mesh.gateway.http.json_io import encode_json
+from monai_node.mesh.gateway.openai.completion import Chunks, Head, completion
 from monai_node.mesh.gateway.said import Said
 from monai_node.mesh.gateway.testing import completed, provenance
 from monai_node.registry.events import (

@@ -21,12 +21,12 @@ from openai import (
 )
 
 from monai_node.mesh.embeddings import EmbeddingModel
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.backend import ModelEntry
-from monai_node.mesh.gateway.embeddings import INPUTS_MAX, embedding_body, fewer_dimensions
 from monai_node.mesh.gateway.hook import Hook, HookRequest, HookVerdict
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.server import open_server
+from monai_node.mesh.gateway.openai.embeddings import INPUTS_MAX, embedding_body, fewer_dimensions
 from monai_node.mesh.gateway.testing import ScriptedBackend
 from monai_node.mesh.keys import new_key
 from monai_node.registry.errors import InvalidRequest

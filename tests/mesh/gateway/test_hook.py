@@ -15,17 +15,17 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.caller import NOBODY, Caller
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import NotAllowed
 from monai_node.mesh.gateway.gate import RunGate
 from monai_node.mesh.gateway.hook import Hook, HookRequest, HookVerdict, load_hook, shown_to_hook
-from monai_node.mesh.gateway.openai import chat_call
+from monai_node.mesh.gateway.openai.reader import chat_call
+from monai_node.mesh.gateway.openai.text_completion import completion_call
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.testing import ScriptedBackend, says
-from monai_node.mesh.gateway.text_completion import completion_call
 from monai_node.mesh.keys import new_key
 from monai_node.registry.errors import SetupError
 from monai_node.registry.ids import RunId

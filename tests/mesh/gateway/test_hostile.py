@@ -17,8 +17,8 @@ from websockets.asyncio.client import connect
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.protocols import ConnectionLimits
-from monai_node.mesh.gateway.server import Address, open_server
+from monai_node.mesh.gateway.http.protocols import ConnectionLimits
+from monai_node.mesh.gateway.http.server import Address, open_server
 from monai_node.mesh.gateway.testing import ScriptedBackend
 from monai_node.registry.events import AnswerDelta, RunCreated, RunEvent
 

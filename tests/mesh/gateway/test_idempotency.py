@@ -11,11 +11,17 @@ from typing import Any
 import httpx
 import pytest
 
-from monai_node.mesh.gateway.access import Access
-from monai_node.mesh.gateway.answers import ANSWER_BYTES_MAX, ANSWERS_MAX, BYTES_MAX, SECONDS_MAX, Answers
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.answers import (
+    ANSWER_BYTES_MAX,
+    ANSWERS_MAX,
+    BYTES_MAX,
+    SECONDS_MAX,
+    Answers,
+)
+from monai_node.mesh.gateway.http.server import open_server
 from monai_node.mesh.gateway.testing import HeldRun, Script, ScriptedBackend, says
 from monai_node.mesh.keys import new_key
 from monai_node.registry.errors import ContextLengthExceeded, NoProvider, NotFound, PeerLost

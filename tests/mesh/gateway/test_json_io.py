@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from monai_node.mesh.gateway.json_io import PLAIN_DEPTH_MAX, check_plain, encode_json, parse_object
+from monai_node.mesh.gateway.http.json_io import PLAIN_DEPTH_MAX, check_plain, encode_json, parse_object
 from monai_node.registry.errors import InvalidRequest
 
 

@@ -14,9 +14,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monai_node.mesh.gateway.access.guard import Guard, is_loopback, refusal, request_id_of
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import install_error_handlers
-from monai_node.mesh.gateway.limits import Guard, is_loopback, refusal, request_id_of
 
 CONFIG = GatewayConfig(body_bytes_max=100, body_seconds=0.05)
 CANARY = "what a user wrote"

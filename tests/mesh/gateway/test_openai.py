@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from monai_node.mesh.gateway.bodies import ChatBody
-from monai_node.mesh.gateway.openai import ChatCall, chat_call, plan_request
+from monai_node.mesh.gateway.openai.bodies import ChatBody
+from monai_node.mesh.gateway.openai.reader import ChatCall, chat_call, plan_request
 from monai_node.registry.errors import CallerError, InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import PLAIN_VALUES_MAX, TOKENS_MAX, ChatMessage

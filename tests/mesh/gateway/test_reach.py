@@ -17,10 +17,10 @@ from certificates import self_signed
 from websockets.asyncio.client import connect
 
 from monai_node.mesh.cli_http import Gateway, gateway_of, request, stream
-from monai_node.mesh.gateway.access import Access
+from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.server import open_server
 from monai_node.mesh.gateway.testing import ScriptedBackend
 from monai_node.mesh.keys import new_key
 from monai_node.registry.errors import SetupError

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from monai_node.mesh.gateway.recording import Recording
+from monai_node.mesh.gateway.http.recording import Recording
 
 
 def test_readers_get_every_piece_wherever_they_begin() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from monai_node.mesh.gateway.responses import ResponseCall, response_call
-from monai_node.mesh.gateway.responses_items import ItemObject
-from monai_node.mesh.gateway.responses_store import OwnResponses, ResponseStore
+from monai_node.mesh.gateway.responses.body import ResponseCall, response_call
+from monai_node.mesh.gateway.responses.items import ItemObject
+from monai_node.mesh.gateway.responses.store import OwnResponses, ResponseStore
 from monai_node.registry.errors import CallerError, InvalidRequest, NotFound, Unsupported
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import MESSAGES_MAX, TEXT_CHARS_MAX

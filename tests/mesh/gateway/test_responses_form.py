@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from monai_node.mesh.gateway.responses import response_call
-from monai_node.mesh.gateway.responses_form import ResponseForm
-from monai_node.mesh.gateway.responses_items import ItemObject
-from monai_node.mesh.gateway.responses_store import ResponseStore
+from monai_node.mesh.gateway.responses.body import response_call
+from monai_node.mesh.gateway.responses.form import ResponseForm
+from monai_node.mesh.gateway.responses.items import ItemObject
+from monai_node.mesh.gateway.responses.store import ResponseStore
 from monai_node.mesh.gateway.testing import completed, provenance
 from monai_node.registry.errors import NoProvider
 from monai_node.registry.events import AnswerDelta, PlanTask, TaskText, run_failed

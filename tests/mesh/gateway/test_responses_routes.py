@@ -25,11 +25,11 @@ from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.caller import NOBODY
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.gate import RunGate
-from monai_node.mesh.gateway.responses import response_call
-from monai_node.mesh.gateway.responses_background import BackgroundRun
-from monai_node.mesh.gateway.responses_form import ResponseForm
-from monai_node.mesh.gateway.responses_store import ResponseStore
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.server import open_server
+from monai_node.mesh.gateway.responses.background import BackgroundRun
+from monai_node.mesh.gateway.responses.body import response_call
+from monai_node.mesh.gateway.responses.form import ResponseForm
+from monai_node.mesh.gateway.responses.store import ResponseStore
 from monai_node.mesh.gateway.site import Site
 from monai_node.mesh.gateway.testing import HeldRun, Script, ScriptedBackend, completed, provenance, says
 from monai_node.registry.errors import NotFound, PeerLost

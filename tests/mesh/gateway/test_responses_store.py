@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from monai_node.mesh.gateway.responses_store import (
+from monai_node.mesh.gateway.responses.store import (
     BYTES_MAX,
     RESPONSES_MAX,
     SECONDS_MAX,

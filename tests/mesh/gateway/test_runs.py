@@ -17,8 +17,8 @@ from monai_node.agents.request import RunRequest
 from monai_node.mesh.cli_plan import PLAN_KEYS
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.backend import Planned
-from monai_node.mesh.gateway.bodies import RunBody
 from monai_node.mesh.gateway.config import GatewayConfig
+from monai_node.mesh.gateway.openai.bodies import RunBody
 from monai_node.mesh.gateway.plan_view import PlanView, sentence
 from monai_node.mesh.gateway.testing import ScriptedBackend, completed, provenance, says
 from monai_node.registry.errors import NoProvider, PeerLost

@@ -14,7 +14,7 @@ import pytest
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
-from monai_node.mesh.gateway.server import Address, listen, open_server
+from monai_node.mesh.gateway.http.server import Address, listen, open_server
 from monai_node.mesh.gateway.testing import HeldRun, ScriptedBackend
 from monai_node.registry.errors import SetupError
 from monai_node.registry.events import AnswerDelta, RunEvent

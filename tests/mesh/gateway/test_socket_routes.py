@@ -18,8 +18,8 @@ from monai_node.agents.graph import Task
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.server import Address, open_server
-from monai_node.mesh.gateway.socket_routes import RUNS_PER_SOCKET_MAX
+from monai_node.mesh.gateway.http.server import Address, open_server
+from monai_node.mesh.gateway.socket.routes import RUNS_PER_SOCKET_MAX
 from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance
 from monai_node.registry.errors import PeerLost
 from monai_node.registry.events import AnswerDelta, RunCreated, RunEvent

@@ -13,14 +13,14 @@ from starlette.types import Message
 
 from monai_node.agents.request import MeshOptions, RunRequest
 from monai_node.mesh.gateway.caller import Caller
-from monai_node.mesh.gateway.completion import Chunks, Head
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import TooManyRuns
 from monai_node.mesh.gateway.feed import Feed
 from monai_node.mesh.gateway.gate import RunGate
-from monai_node.mesh.gateway.openai import ChatCall
+from monai_node.mesh.gateway.http.stream import RunResponse, is_first_sign
+from monai_node.mesh.gateway.openai.completion import Chunks, Head
+from monai_node.mesh.gateway.openai.reader import ChatCall
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.stream import RunResponse, is_first_sign
 from monai_node.mesh.gateway.testing import (
     Script,
     ScriptedBackend,

@@ -10,9 +10,9 @@ from openai import APIStatusError, AsyncOpenAI
 
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.app import create_app
-from monai_node.mesh.gateway.server import open_server
+from monai_node.mesh.gateway.http.server import open_server
+from monai_node.mesh.gateway.openai.text_completion import TextCall, completion_call
 from monai_node.mesh.gateway.testing import Script, ScriptedBackend, completed, provenance
-from monai_node.mesh.gateway.text_completion import TextCall, completion_call
 from monai_node.registry.errors import CallerError, InvalidRequest, TaskFailed, Unsupported
 from monai_node.registry.events import AnswerDelta, PlanTask, RunEvent
 from monai_node.registry.ids import RunId

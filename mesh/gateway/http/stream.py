@@ -12,17 +12,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.answers import forget_answer
-from monai_node.mesh.gateway.asgi import answer_body, answer_start, deliver, disconnected
 from monai_node.mesh.gateway.backend import Runs
 from monai_node.mesh.gateway.caller import Caller, caller_of
 from monai_node.mesh.gateway.errors import error_response
 from monai_node.mesh.gateway.feed import FINISH_SECONDS, Feed
-from monai_node.mesh.gateway.json_io import JsonResponse
+from monai_node.mesh.gateway.http.answers import forget_answer
+from monai_node.mesh.gateway.http.asgi import answer_body, answer_start, deliver, disconnected
+from monai_node.mesh.gateway.http.json_io import JsonResponse
+from monai_node.mesh.gateway.http.sse import KEEP_ALIVE, SSE_HEADERS
 from monai_node.mesh.gateway.said import Said
 from monai_node.mesh.gateway.several import Several, running_beside
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.sse import KEEP_ALIVE, SSE_HEADERS
 from monai_node.mesh.gateway.trail import Trail, maker_headers
 from monai_node.registry.events import AnswerCompleted, AnswerDelta, RunCreated, RunEvent, RunFailed
 from monai_node.registry.ids import RunId

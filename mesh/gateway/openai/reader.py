@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.bodies import (
+from monai_node.mesh.gateway.http.json_io import parse_object
+from monai_node.mesh.gateway.openai.bodies import (
     ChatBody,
     FeedbackBody,
     Message,
@@ -23,8 +24,7 @@ from monai_node.mesh.gateway.bodies import (
     RunBody,
     validated,
 )
-from monai_node.mesh.gateway.json_io import parse_object
-from monai_node.mesh.gateway.sampling import chat_parameters, sampling_of
+from monai_node.mesh.gateway.openai.sampling import chat_parameters, sampling_of
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import ChatMessage, Parameters

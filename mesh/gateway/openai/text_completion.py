@@ -9,13 +9,13 @@ from typing import Any, cast
 
 from monai_node.agents.passthrough import MESH_MODEL
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.bodies import CompletionBody, validated
-from monai_node.mesh.gateway.completion import AnswerFrames, Head, mesh_of_all, usage_of, usage_of_all
-from monai_node.mesh.gateway.json_io import parse_object
-from monai_node.mesh.gateway.openai import ChatCall, another, traceparent_of
+from monai_node.mesh.gateway.http.json_io import parse_object
+from monai_node.mesh.gateway.http.sse import frame
+from monai_node.mesh.gateway.openai.bodies import CompletionBody, validated
+from monai_node.mesh.gateway.openai.completion import AnswerFrames, Head, mesh_of_all, usage_of, usage_of_all
+from monai_node.mesh.gateway.openai.reader import ChatCall, another, traceparent_of
+from monai_node.mesh.gateway.openai.sampling import sampling_of
 from monai_node.mesh.gateway.said import Said
-from monai_node.mesh.gateway.sampling import sampling_of
-from monai_node.mesh.gateway.sse import frame
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.events import AnswerCompleted, AnswerDelta
 from monai_node.registry.ids import RunId

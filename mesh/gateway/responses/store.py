@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from monai_node.mesh.gateway.answers import first_of_most
-from monai_node.mesh.gateway.json_io import encode_json
-from monai_node.mesh.gateway.recording import Recording
-from monai_node.mesh.gateway.responses_items import ItemObject
+from monai_node.mesh.gateway.http.answers import first_of_most
+from monai_node.mesh.gateway.http.json_io import encode_json
+from monai_node.mesh.gateway.http.recording import Recording
+from monai_node.mesh.gateway.responses.items import ItemObject
 from monai_node.registry.errors import InvalidRequest, NotFound
 from monai_node.registry.wire import MESSAGES_MAX
 

@@ -11,12 +11,12 @@ from typing import Literal
 from starlette.datastructures import Headers
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.access_rules import key_for, shown_key
-from monai_node.mesh.gateway.budgets import Budgets, DayUsage, Failures
+from monai_node.mesh.gateway.access.budgets import Budgets, DayUsage, Failures
+from monai_node.mesh.gateway.access.rules import key_for, shown_key
 from monai_node.mesh.gateway.caller import Caller
 from monai_node.mesh.gateway.errors import InvalidKey, OverLimit
 from monai_node.mesh.gateway.feed import Watch
-from monai_node.mesh.gateway.json_io import encode_json
+from monai_node.mesh.gateway.http.json_io import encode_json
 from monai_node.mesh.keys import AccessKey, Right, new_key
 from monai_node.registry.events import (
     AnswerCompleted,

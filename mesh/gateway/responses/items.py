@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from monai_node.mesh.gateway.bodies import Part, Tolerant
-from monai_node.mesh.gateway.openai import text_of
+from monai_node.mesh.gateway.openai.bodies import Part, Tolerant
+from monai_node.mesh.gateway.openai.reader import text_of
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.wire import MESSAGES_MAX, TEXT_CHARS_MAX, ChatMessage
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_node.mesh.gateway.json_io import encode_json
+from monai_node.mesh.gateway.http.json_io import encode_json
 
 SSE_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-from monai_node.mesh.gateway.json_io import check_plain
+from monai_node.mesh.gateway.http.json_io import check_plain
 from monai_node.registry.errors import InvalidRequest, Unsupported
 
 

@@ -17,11 +17,11 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monai_node.mesh.gateway.answers import Answers, Key, RecordedAnswer, note_answer
-from monai_node.mesh.gateway.asgi import answer_body, deliver, while_connected
 from monai_node.mesh.gateway.caller import caller_of
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import error_response
+from monai_node.mesh.gateway.http.answers import Answers, Key, RecordedAnswer, note_answer
+from monai_node.mesh.gateway.http.asgi import answer_body, deliver, while_connected
 from monai_node.registry.errors import InvalidRequest, MonaiError
 
 _PATHS = frozenset(

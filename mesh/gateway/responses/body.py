@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BeforeValidator, Field
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.bodies import FUNCTION_NAME, Sampled, Tolerant, few, few_parts, validated
-from monai_node.mesh.gateway.json_io import parse_object
-from monai_node.mesh.gateway.openai import traceparent_of
-from monai_node.mesh.gateway.responses_items import Item, ItemObject, items_of, messages_of
-from monai_node.mesh.gateway.sampling import checked_schema, sampling_of
-from monai_node.mesh.gateway.tools import tool_choice_of, tools_of
+from monai_node.mesh.gateway.http.json_io import parse_object
+from monai_node.mesh.gateway.openai.bodies import FUNCTION_NAME, Sampled, Tolerant, few, few_parts, validated
+from monai_node.mesh.gateway.openai.reader import traceparent_of
+from monai_node.mesh.gateway.openai.sampling import checked_schema, sampling_of
+from monai_node.mesh.gateway.openai.tools import tool_choice_of, tools_of
+from monai_node.mesh.gateway.responses.items import Item, ItemObject, items_of, messages_of
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import MESSAGES_MAX, Parameters

@@ -9,15 +9,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from monai_node.mesh.gateway.asgi import answer_body, answer_start, deliver, while_connected
 from monai_node.mesh.gateway.caller import Caller, caller_of
 from monai_node.mesh.gateway.config import GatewayConfig
-from monai_node.mesh.gateway.json_io import JsonResponse
-from monai_node.mesh.gateway.recording import Recording
-from monai_node.mesh.gateway.responses_form import ResponseForm
-from monai_node.mesh.gateway.responses_store import KeptResponse, OwnResponses
+from monai_node.mesh.gateway.http.asgi import answer_body, answer_start, deliver, while_connected
+from monai_node.mesh.gateway.http.json_io import JsonResponse
+from monai_node.mesh.gateway.http.recording import Recording
+from monai_node.mesh.gateway.http.sse import KEEP_ALIVE, SSE_HEADERS
+from monai_node.mesh.gateway.responses.form import ResponseForm
+from monai_node.mesh.gateway.responses.store import KeptResponse, OwnResponses
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.sse import KEEP_ALIVE, SSE_HEADERS
 from monai_node.registry.errors import Internal, MonaiError, log_defect
 from monai_node.registry.events import AnswerCompleted, RunEvent, RunFailed, run_failed
 from monai_node.registry.tasks import task_scope

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from monai_node.agents.passthrough import MESH_MODEL
-from monai_node.mesh.gateway.bodies import ChatBody, ResponseFormat, Sampled, validated
-from monai_node.mesh.gateway.json_io import check_plain, encode_json
-from monai_node.mesh.gateway.tools import tool_choice_of, tools_of
+from monai_node.mesh.gateway.http.json_io import check_plain, encode_json
+from monai_node.mesh.gateway.openai.bodies import ChatBody, ResponseFormat, Sampled, validated
+from monai_node.mesh.gateway.openai.tools import tool_choice_of, tools_of
 from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.wire import SCHEMA_BYTES_MAX, TOKENS_MAX, Parameters
 

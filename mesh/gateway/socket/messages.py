@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from monai_node.agents.request import RunRequest
-from monai_node.mesh.gateway.bodies import validated
 from monai_node.mesh.gateway.errors import error_body
-from monai_node.mesh.gateway.json_io import encode_json
-from monai_node.mesh.gateway.openai import read_chat, read_run
+from monai_node.mesh.gateway.http.json_io import encode_json
+from monai_node.mesh.gateway.openai.bodies import validated
+from monai_node.mesh.gateway.openai.reader import read_chat, read_run
 from monai_node.registry.errors import InvalidRequest, MonaiError, Unsupported
 from monai_node.registry.events import RunEvent
 from monai_node.registry.ids import RunId

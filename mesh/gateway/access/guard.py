@@ -20,8 +20,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monai_node.mesh.gateway.access import Access
-from monai_node.mesh.gateway.access_rules import SOCKET_PROTOCOL, offered, right_needed, without_keys
+from monai_node.mesh.gateway.access.access import Access
+from monai_node.mesh.gateway.access.rules import SOCKET_PROTOCOL, offered, right_needed, without_keys
 from monai_node.mesh.gateway.caller import NOBODY, Caller, set_caller
 from monai_node.mesh.gateway.config import GatewayConfig
 from monai_node.mesh.gateway.errors import NotAllowed, RequestTooSlow, error_response

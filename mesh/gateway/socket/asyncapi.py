@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.responses import Response
 
-from monai_node.mesh.gateway.bodies import ChatBody, RunBody
-from monai_node.mesh.gateway.json_io import JsonResponse
+from monai_node.mesh.gateway.http.json_io import JsonResponse
+from monai_node.mesh.gateway.openai.bodies import ChatBody, RunBody
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.socket_messages import Ping, Pong, Refusal, RunCancel, RunStart
+from monai_node.mesh.gateway.socket.messages import Ping, Pong, Refusal, RunCancel, RunStart
 from monai_node.registry.events import RunEvent
 
 _Model = type[BaseModel]

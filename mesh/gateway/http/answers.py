@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from starlette.types import Message, Scope
 
 from monai_node.mesh.gateway.errors import AnswerNotKept, KeyReused
-from monai_node.mesh.gateway.recording import Recording
+from monai_node.mesh.gateway.http.recording import Recording
 
 ANSWERS_MAX = 1024
 BYTES_MAX = 64 << 20  # of all that are over

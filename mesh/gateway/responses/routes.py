@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from monai_node.mesh.gateway.bodies import body_schema
 from monai_node.mesh.gateway.caller import caller_of
-from monai_node.mesh.gateway.json_io import JsonResponse
-from monai_node.mesh.gateway.responses import ResponseBody, response_call
-from monai_node.mesh.gateway.responses_background import BackgroundResponse, StreamResponse
-from monai_node.mesh.gateway.responses_form import ResponseForm
-from monai_node.mesh.gateway.responses_items import ItemObject
-from monai_node.mesh.gateway.responses_store import OwnResponses, ResponseStore
+from monai_node.mesh.gateway.http.json_io import JsonResponse
+from monai_node.mesh.gateway.http.stream import RunResponse
+from monai_node.mesh.gateway.openai.bodies import body_schema
+from monai_node.mesh.gateway.responses.background import BackgroundResponse, StreamResponse
+from monai_node.mesh.gateway.responses.body import ResponseBody, response_call
+from monai_node.mesh.gateway.responses.form import ResponseForm
+from monai_node.mesh.gateway.responses.items import ItemObject
+from monai_node.mesh.gateway.responses.store import OwnResponses, ResponseStore
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.stream import RunResponse
 from monai_node.registry.errors import InvalidRequest
 from monai_node.registry.ids import new_run_id
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from monai_node.mesh.gateway.completion import mesh_of, tool_calls_of, usage_of
 from monai_node.mesh.gateway.errors import error_body
-from monai_node.mesh.gateway.responses import ResponseCall
-from monai_node.mesh.gateway.responses_items import ItemObject, output_text
+from monai_node.mesh.gateway.http.sse import frame
+from monai_node.mesh.gateway.openai.completion import mesh_of, tool_calls_of, usage_of
+from monai_node.mesh.gateway.responses.body import ResponseCall
+from monai_node.mesh.gateway.responses.items import ItemObject, output_text
 from monai_node.mesh.gateway.said import Said
-from monai_node.mesh.gateway.sse import frame
 from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from monai_node.mesh.gateway.access import Access
-from monai_node.mesh.gateway.budgets import DayUsage
+from monai_node.mesh.gateway.access.access import Access
+from monai_node.mesh.gateway.access.budgets import DayUsage
 from monai_node.mesh.keys import KeyFile
 from monai_node.mesh.state import explained, read_json, set_aside, write_json
 from monai_node.registry.errors import SetupError

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from monai_node.mesh.embeddings import Embedded, EmbeddingModel, Text
-from monai_node.mesh.gateway.bodies import Addressed, validated
-from monai_node.mesh.gateway.json_io import encode_json, parse_object
+from monai_node.mesh.gateway.http.json_io import encode_json, parse_object
+from monai_node.mesh.gateway.openai.bodies import Addressed, validated
 from monai_node.registry.errors import InvalidRequest
 from monai_node.router.embed import Vector, Vectors
 

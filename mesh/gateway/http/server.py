@@ -14,8 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from monai_node.mesh.config import Tls
-from monai_node.mesh.gateway.limits import is_address, is_loopback
-from monai_node.mesh.gateway.protocols import ConnectionLimits, LimitedConfig
+from monai_node.mesh.gateway.access.guard import is_address, is_loopback
+from monai_node.mesh.gateway.http.protocols import ConnectionLimits, LimitedConfig
 from monai_node.registry.errors import SetupError
 from monai_node.registry.tasks import task_scope
 from monai_node.registry.wire import REQUEST_BODY_BYTES_MAX

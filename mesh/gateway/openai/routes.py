@@ -11,13 +11,13 @@ from starlette.responses import Response
 
 from monai_node.mesh.embeddings import EmbeddingModel
 from monai_node.mesh.gateway.backend import ModelEntry
-from monai_node.mesh.gateway.bodies import ChatBody, CompletionBody, body_schema
-from monai_node.mesh.gateway.completion import Chunks, Head
-from monai_node.mesh.gateway.json_io import JsonResponse
-from monai_node.mesh.gateway.openai import ChatCall, chat_call
+from monai_node.mesh.gateway.http.json_io import JsonResponse
+from monai_node.mesh.gateway.http.stream import RunResponse
+from monai_node.mesh.gateway.openai.bodies import ChatBody, CompletionBody, body_schema
+from monai_node.mesh.gateway.openai.completion import Chunks, Head
+from monai_node.mesh.gateway.openai.reader import ChatCall, chat_call
+from monai_node.mesh.gateway.openai.text_completion import TextCall, TextChunks, completion_call
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.stream import RunResponse
-from monai_node.mesh.gateway.text_completion import TextCall, TextChunks, completion_call
 from monai_node.registry.errors import NotFound
 from monai_node.registry.ids import new_run_id
 

@@ -7,10 +7,10 @@ from starlette.responses import Response
 
 from monai_node.agents.passthrough import MESH_MODEL
 from monai_node.mesh.embeddings import EmbeddingModel
-from monai_node.mesh.gateway.asgi import while_connected
-from monai_node.mesh.gateway.bodies import body_schema
 from monai_node.mesh.gateway.caller import caller_of
-from monai_node.mesh.gateway.embeddings import (
+from monai_node.mesh.gateway.http.asgi import while_connected
+from monai_node.mesh.gateway.openai.bodies import body_schema
+from monai_node.mesh.gateway.openai.embeddings import (
     EmbeddingBody,
     embedding_body,
     embedding_list,

@@ -12,11 +12,11 @@ from starlette.websockets import WebSocketDisconnect
 from monai_node.mesh.gateway.caller import caller_of
 from monai_node.mesh.gateway.errors import Cancelled, TooManyRuns
 from monai_node.mesh.gateway.feed import Feed
-from monai_node.mesh.gateway.json_io import parse_object
-from monai_node.mesh.gateway.protocols import SERVICE_RESTART
+from monai_node.mesh.gateway.http.json_io import parse_object
+from monai_node.mesh.gateway.http.protocols import SERVICE_RESTART
 from monai_node.mesh.gateway.runs import Accepting
 from monai_node.mesh.gateway.site import Site
-from monai_node.mesh.gateway.socket_messages import (
+from monai_node.mesh.gateway.socket.messages import (
     Ping,
     Pong,
     RunCancel,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from monai_node.mesh.gateway.errors import error_body
-from monai_node.mesh.gateway.json_io import encode_json
+from monai_node.mesh.gateway.http.json_io import encode_json
+from monai_node.mesh.gateway.http.sse import DONE, frame
 from monai_node.mesh.gateway.said import Said
-from monai_node.mesh.gateway.sse import DONE, frame
 from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,

@@ -1,0 +1,1 @@
+"""HTTP below the faces: the server, its limits, answers as they are sent, recorded and given again."""

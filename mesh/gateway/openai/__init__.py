@@ -1,0 +1,1 @@
+"""OpenAI's other APIs: chat, raw completions, models, embeddings."""

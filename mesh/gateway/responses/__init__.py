@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: what is asked, what is answered, what is kept."""
