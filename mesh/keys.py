@@ -16,9 +16,9 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from monai_node.mesh.state import exclusive, explained, read_json, set_aside, write_json
+from monai_node.mesh.state import exclusive, explained, read_model, write_json
 from monai_node.registry.errors import SetupError
 
 # What a key opens. `chat`: to have work done and to see by whom. `admin`: what concerns all who use the
@@ -92,14 +92,8 @@ class KeyFile:
     def keys(self) -> tuple[AccessKey, ...]:
         """All of them, the expired ones too, the oldest first."""
         with explained(self._path):
-            content = read_json(self._path)
-            if content is None:
-                return ()
-            try:
-                return _Kept.model_validate(content).keys
-            except ValidationError:
-                set_aside(self._path)
-                return ()
+            kept = read_model(self._path, _Kept)
+            return kept.keys if kept is not None else ()
 
     def add(self, key: AccessKey) -> None:
         with self._changing() as keys:

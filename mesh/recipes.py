@@ -11,12 +11,11 @@ import json
 import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from monai_node.agents.recipes import Recipe
-from monai_node.mesh.state import exclusive, explained, read_json, set_aside, write_json
+from monai_node.mesh.state import exclusive, explained, read_model, write_json
 from monai_node.registry.errors import SetupError
 
 RECIPES_MAX = 500
@@ -98,7 +97,8 @@ class RecipeFile:
     def _read(self) -> tuple[Recipe, ...]:
         stamp = self._stamp_now()
         if stamp is None or stamp != self._stamp:
-            self._recipes = _parsed(self._path, read_json(self._path)) if stamp else ()
+            kept = read_model(self._path, _Kept) if stamp else None
+            self._recipes = kept.recipes if kept is not None else ()
             self._stamp = stamp
         return self._recipes
 
@@ -108,16 +108,6 @@ class RecipeFile:
         except FileNotFoundError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _parsed(path: Path, content: dict[str, Any] | None) -> tuple[Recipe, ...]:
-    if content is None:
-        return ()
-    try:
-        return _Kept.model_validate(content).recipes
-    except ValidationError:
-        set_aside(path)
-        return ()
 
 
 def _bounded(recipes: Sequence[Recipe]) -> list[Recipe]:

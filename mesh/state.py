@@ -30,11 +30,16 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import platformdirs
 
 from monai_node.registry.errors import SetupError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+_M = TypeVar("_M", bound="BaseModel")
 
 SCHEMA_VERSION = 1
 _JSON_BYTES_MAX = 4 << 20
@@ -136,6 +141,20 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise _unusable(path, error) from None
+
+
+def read_model(path: Path, kind: type[_M]) -> _M | None:
+    """The same as a `kind`: what does not fit one was damaged too."""
+    from pydantic import ValidationError  # commands that read no more than JSON start without it
+
+    content = read_json(path)
+    if content is None:
+        return None
+    try:
+        return kind.model_validate(content)
+    except ValidationError:
+        set_aside(path)
+        return None
 
 
 def set_aside(path: Path) -> Path:

@@ -8,12 +8,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from monai_node.mesh.gateway.access.access import Access
 from monai_node.mesh.gateway.access.budgets import DayUsage
 from monai_node.mesh.keys import KeyFile
-from monai_node.mesh.state import explained, read_json, set_aside, write_json
+from monai_node.mesh.state import explained, read_model, write_json
 from monai_node.registry.errors import SetupError
 from monai_node.registry.tasks import task_scope
 
@@ -70,14 +68,7 @@ async def _keep(access: Access, path: Path) -> None:
 
 def _read(path: Path) -> DayUsage | None:
     with explained(path):
-        content = read_json(path)
-        if content is None:
-            return None
-        try:
-            return DayUsage.model_validate(content)
-        except ValidationError:
-            set_aside(path)
-            return None
+        return read_model(path, DayUsage)
 
 
 def _write(path: Path, usage: DayUsage) -> None:
