@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from monai_node.agents.graph import FAN_OUT_MAX, Task
 from monai_node.agents.languages import language_of
-from monai_node.agents.passthrough import is_tool_turn
 from monai_node.agents.plan import Plan
 from monai_node.agents.request import RunRequest
 from monai_node.agents.task_request import share_of
@@ -60,7 +59,7 @@ def _features(request: RunRequest) -> frozenset[str]:
     """What a model must be able to do that is given the whole request."""
     parameters = request.parameters
     needed = {
-        "tools": bool(parameters.tools) or any(is_tool_turn(turn) for turn in request.messages),
+        "tools": bool(parameters.tools) or any(turn.is_tool_turn for turn in request.messages),
         "logprobs": parameters.logprobs is not None,
         "logit_bias": bool(parameters.logit_bias),
         "completion": request.is_completion,

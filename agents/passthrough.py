@@ -38,7 +38,7 @@ def why_not_planned(request: RunRequest) -> WhyNot | None:
         (request.options.plan == "never", "never"),
         (request.is_completion, "completion"),
         (request.model != MESH_MODEL, "model"),
-        (bool(parameters.tools) or any(is_tool_turn(turn) for turn in messages), "tools"),
+        (bool(parameters.tools) or any(turn.is_tool_turn for turn in messages), "tools"),
         (parameters.logprobs is not None, "logprobs"),
         (parameters.json_schema is not None, "schema"),
         (last == "assistant", "prefill"),
@@ -66,8 +66,3 @@ def has_examples(messages: Sequence[ChatMessage]) -> bool:
     return all(
         max(sizes) <= _EXAMPLE_CHARS_MAX and max(sizes) <= 3 * min(sizes) + 20 for sizes in (asked, answered)
     )
-
-
-def is_tool_turn(turn: ChatMessage) -> bool:
-    """Whether it calls a tool or is the result of a call."""
-    return turn.role == "tool" or "tool_calls" in turn.extra

@@ -129,6 +129,11 @@ class ChatMessage(Message):
     content: Text
     extra: Plain = Field(default_factory=dict[str, Any])
 
+    @property
+    def is_tool_turn(self) -> bool:
+        """Whether it calls a tool or is the result of a call."""
+        return self.role == "tool" or "tool_calls" in self.extra
+
 
 class Artifact(Message):
     """The result of an earlier task, handed on as data."""

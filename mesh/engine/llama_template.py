@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 from monai_node.mesh.engine.chat_template import ControlTokens, Piece, pieces_of
 from monai_node.mesh.engine.llama_binding import Model
 from monai_node.mesh.engine.prompt import plain_turns
-from monai_node.mesh.engine.tools import ToolUse, calls_of, in_words, is_tool_turn
+from monai_node.mesh.engine.tools import ToolUse, calls_of, in_words
 from monai_node.registry.errors import MonaiError, TaskFailed, Unsupported
 from monai_node.registry.wire import ChatMessage
 
@@ -101,7 +101,7 @@ class Template:
     def _ways(self, messages: list[ChatMessage], use: ToolUse | None) -> list[_Way]:
         """The conversation in the forms in which the template may know it, the best first."""
         ways: list[_Way] = []
-        has_tools = use is not None or any(is_tool_turn(message) for message in messages)
+        has_tools = use is not None or any(message.is_tool_turn for message in messages)
         form = self._form_of_calls() if has_tools else "objects"
         if form != "words":
             offered = [tool.described for tool in use.tools] if use is not None else []

@@ -133,11 +133,6 @@ def _in_words(message: ChatMessage) -> ChatMessage:
     return ChatMessage(role=message.role, content="\n".join(filter(None, [message.content, *calls])))
 
 
-def is_tool_turn(message: ChatMessage) -> bool:
-    """Whether it calls a function or is the result of a call."""
-    return message.role == "tool" or "tool_calls" in message.extra
-
-
 def calls_of(message: ChatMessage) -> list[dict[str, Any]]:
     """The calls that an earlier turn made, their arguments as objects; such as are no JSON stay text."""
     found: list[dict[str, Any]] = []
