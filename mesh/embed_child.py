@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from monai_node.agents.label import Reading
 from monai_node.agents.segment import Segment
 from monai_node.mesh.child_channel import Channel, serve
-from monai_node.mesh.minilm import GGUF_SHA256, WEIGHTS_SHA256, check_weights, gguf_file, installed, required
+from monai_node.mesh.minilm import (
+    GGUF_SHA256,
+    WEIGHTS_SHA256,
+    batched,
+    check_weights,
+    gguf_file,
+    installed,
+    required,
+)
 from monai_node.registry.errors import SetupError, TaskFailed
 
 # One event each: a call that is cancelled stops after the chunk it is in, and calls take turns.
@@ -77,7 +85,7 @@ def run(channel: Channel, config: dict[str, Any]) -> None:
                 yield model.tokeniser.tokens(text)
             return
         if op == "embed_tokens":
-            for turn in _turns(payload):
+            for turn in batched(payload, _TURN_TOKENS):
                 yield _bytes(model.encode([model.tokeniser.framed(tokens) for tokens in turn]))
             return
         for start in range(0, len(payload), _CHUNK_TEXTS):
@@ -95,17 +103,6 @@ def run(channel: Channel, config: dict[str, Any]) -> None:
 
 def _bytes(vectors: NDArray[np.float32]) -> bytes:
     return vectors.astype("<f4").tobytes()
-
-
-def _turns(texts: Sequence[list[int]]) -> Generator[list[list[int]]]:
-    turn: list[list[int]] = []
-    for tokens in texts:
-        if turn and sum(map(len, turn)) + len(tokens) > _TURN_TOKENS:
-            yield turn
-            turn = []
-        turn.append(tokens)
-    if turn:
-        yield turn
 
 
 def _has_torch() -> bool:

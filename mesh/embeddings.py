@@ -4,12 +4,13 @@ routes by, and requests come first."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from monai_node.mesh.minilm import batched
 from monai_node.registry.errors import ContextLengthExceeded, InvalidRequest
 from monai_node.router.embed import Vectors
 
@@ -74,7 +75,7 @@ class Embeddings:
         if count > TOKENS_MAX:
             raise InvalidRequest(f"input has {count} tokens in all; send at most {TOKENS_MAX}", param="input")
         vectors = [np.empty((0, self.model.dimensions), np.float32)]
-        for batch in _batches(tokens):
+        for batch in batched(tokens, _BATCH_TOKENS, _BATCH_TEXTS):
             async with self._turn:
                 vectors.append(await self._embedder.embed_tokens(batch))
         return Embedded(np.concatenate(vectors), count)
@@ -100,16 +101,3 @@ class Embeddings:
             )
         if min(tokens) < 0 or max(tokens) >= self.model.vocabulary:
             raise InvalidRequest(f"{param} has a token that {self.model.alias} does not know", param=param)
-
-
-def _batches(texts: Sequence[Sequence[int]]) -> Generator[list[Sequence[int]]]:
-    batch: list[Sequence[int]] = []
-    token_count = 0
-    for tokens in texts:
-        if batch and (len(batch) == _BATCH_TEXTS or token_count + len(tokens) > _BATCH_TOKENS):
-            yield batch
-            batch, token_count = [], 0
-        batch.append(tokens)
-        token_count += len(tokens)
-    if batch:
-        yield batch

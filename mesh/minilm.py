@@ -12,12 +12,14 @@ import hashlib
 import importlib
 import json
 import struct
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from monai_node.mesh.state import explained, write_atomically
 from monai_node.registry.errors import SetupError
+
+_Tokens = TypeVar("_Tokens", bound=Sequence[int])
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Of the file that `gguf_file` writes: the same bytes everywhere, so that one digest checks all of it.
@@ -152,3 +154,20 @@ def _value(value: str | bool | int | float) -> bytes:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def batched(
+    texts: Iterable[_Tokens], tokens_max: int, texts_max: int | None = None
+) -> Generator[list[_Tokens]]:
+    """Texts, each given as its tokens, that are computed together: neighbours, of so many tokens and texts at
+    most; a longer one by itself."""
+    batch: list[_Tokens] = []
+    token_count = 0
+    for tokens in texts:
+        if batch and (len(batch) == texts_max or token_count + len(tokens) > tokens_max):
+            yield batch
+            batch, token_count = [], 0
+        batch.append(tokens)
+        token_count += len(tokens)
+    if batch:
+        yield batch

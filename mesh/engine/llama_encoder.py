@@ -6,7 +6,7 @@ Only a child process imports this, for the reasons that llama_binding gives.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from monai_node.mesh.engine.llama import has_amx
 from monai_node.mesh.engine.llama_binding import Model
+from monai_node.mesh.minilm import batched
 from monai_node.registry.errors import SetupError, TaskFailed
 
 # Texts are computed together up to so many tokens. Measured on texts of 18 tokens, one thread, in texts a
@@ -51,7 +52,10 @@ class Encoder:
         """Unit vectors [len(texts), dimensions]; each text has 1 to BATCH_TOKENS tokens. TaskFailed when
         the model cannot be run or gives no numbers."""
         found = [np.empty((0, self.dimensions), np.float32)]
-        found += [self._encode(batch) for batch in _batches(texts)]
+        for tokens in texts:
+            if not 0 < len(tokens) <= BATCH_TOKENS:
+                raise ValueError(f"a text has 1 to {BATCH_TOKENS} tokens, not {len(tokens)}")
+        found += [self._encode(batch) for batch in batched(texts, BATCH_TOKENS, TEXTS_MAX)]
         means = np.concatenate(found)
         lengths = np.linalg.norm(means, axis=1, keepdims=True)
         if not np.all(np.isfinite(lengths) & (lengths > 0)):
@@ -88,19 +92,3 @@ def _open_context(model: Model, tokens: int, flash_attention: int) -> Any:
     if not context:
         raise SetupError("there is not enough memory for the embedder")
     return context
-
-
-def _batches(texts: Sequence[Sequence[int]]) -> Generator[list[Sequence[int]]]:
-    """Neighbours together, as many as there is room for."""
-    batch: list[Sequence[int]] = []
-    size = 0
-    for tokens in texts:
-        if not 0 < len(tokens) <= BATCH_TOKENS:
-            raise ValueError(f"a text has 1 to {BATCH_TOKENS} tokens, not {len(tokens)}")
-        if len(batch) == TEXTS_MAX or size + len(tokens) > BATCH_TOKENS:
-            yield batch
-            batch, size = [], 0
-        batch.append(tokens)
-        size += len(tokens)
-    if batch:
-        yield batch
