@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,11 +83,7 @@ class Comparison:
 
     def likeness(self, vector: Vector, words: Counted) -> Likeness:
         """Of a text with this vector and these words; at least one skill must be there."""
-        sparse = self._spelling.compare(words)
-        looked_at = self._promising_most(vector, sparse)
-        described, centre = self._described @ vector, self._centres @ vector
-        nearest, best = self._nearest(looked_at, vector, described)
-        return Likeness(described, nearest, centre, sparse, self._has_examples, best)
+        return self.completed(self.likest(vector, words), vector)
 
     def likest(self, vector: Vector, words: Counted) -> Likeness:
         """The same of the skills whose texts are looked at, and of all general ones, at less than half the
@@ -99,6 +95,13 @@ class Comparison:
         described[of], centre[of] = self._described[of] @ vector, self._centres[of] @ vector
         nearest, best = self._nearest(looked_at, vector, described)
         return Likeness(described, nearest, centre, sparse, self._has_examples, best)
+
+    def completed(self, likest: Likeness, vector: Vector) -> Likeness:
+        """What `likest` says of the text with this vector, and the cosines of all other skills."""
+        described, centre = self._described @ vector, self._centres @ vector
+        nearest, looked_at = described.copy(), list(likest.best)
+        nearest[looked_at] = likest.nearest[looked_at]
+        return replace(likest, described=described, nearest=nearest, centre=centre)
 
     def nearest_example(self, place: int, likeness: Likeness) -> str:
         """Of one skill; "" when its description is nearer, or its examples were not looked at."""

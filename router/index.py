@@ -193,7 +193,7 @@ def _matches(listing: _Listing, vector: Vector, words: Counted, may: _May) -> Ma
     narrow_at = looked_at[~comparison.is_general[looked_at]]
     narrow, is_enough = _likeliest(listing, _strongest_first(strength, narrow_at), may)
     if not is_enough and len(narrow_at) < len(comparison.narrow):
-        likeness = comparison.likeness(vector, words)
+        likeness = comparison.completed(likeness, vector)
         strength = strengths(likeness)
         narrow, _ = _likeliest(listing, _strongest_first(strength, comparison.narrow), may)
     general = _offered(listing, _strongest_first(strength, comparison.general), may)
