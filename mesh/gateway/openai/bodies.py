@@ -19,7 +19,8 @@ from monai_node.registry.wire import BIASES_MAX, LOGPROBS_MAX, MESSAGES_MAX, TOK
 
 FUNCTION_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 CHOICES_MAX = 8  # answers to one request: each is a run of its own
-PROMPTS_MAX = 16  # of one request
+# Prompts of one request, times answers to each: all wait at one peer, which takes twice as many of a caller.
+RUNS_MAX = 16
 PARTS_MAX = 4096  # of all contents of a conversation, calls among them
 _OPTIONS_MAX = 64
 _PARAM_CHARS_MAX = 128  # a client's own key may stand in it
@@ -167,8 +168,8 @@ _Prompt = str | _Texts | _Ids | Annotated[list[_Ids], Field(fail_fast=True)]
 
 def _few_prompts(value: object) -> Any:
     listed = cast("list[object]", value) if isinstance(value, list) else []
-    if len(listed) > PROMPTS_MAX and not isinstance(listed[0], int):
-        raise ValueError(f"Prompts should have at most {PROMPTS_MAX} items")
+    if len(listed) > RUNS_MAX and not isinstance(listed[0], int):
+        raise ValueError(f"Prompts should have at most {RUNS_MAX} items")
     return cast("Any", value)
 
 

@@ -11,7 +11,7 @@ from monai_node.agents.passthrough import MESH_MODEL
 from monai_node.agents.request import RunRequest
 from monai_node.mesh.gateway.http.json_io import parse_object
 from monai_node.mesh.gateway.http.sse import frame
-from monai_node.mesh.gateway.openai.bodies import CompletionBody, validated
+from monai_node.mesh.gateway.openai.bodies import RUNS_MAX, CompletionBody, validated
 from monai_node.mesh.gateway.openai.completion import AnswerFrames, Head, mesh_of_all, usage_of, usage_of_all
 from monai_node.mesh.gateway.openai.reader import ChatCall, another, traceparent_of
 from monai_node.mesh.gateway.openai.sampling import sampling_of
@@ -20,9 +20,6 @@ from monai_node.registry.errors import InvalidRequest, Unsupported
 from monai_node.registry.events import AnswerCompleted, AnswerDelta
 from monai_node.registry.ids import RunId
 from monai_node.registry.wire import ChatMessage, Parameters, TokenLogprob, Usage
-
-# Prompts times answers to each: all of them wait at one peer, which takes twice as many of one caller.
-RUNS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)

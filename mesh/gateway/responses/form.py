@@ -17,7 +17,6 @@ from monai_node.mesh.gateway.said import Said
 from monai_node.registry.events import (
     AnswerCompleted,
     AnswerDelta,
-    PlanTask,
     RunEvent,
     RunFailed,
 )
@@ -38,8 +37,8 @@ class ResponseForm:
         self._clock = clock
         self._keep = keep
         self._name = call.request.run.removeprefix("run-")
-        self._tasks: list[PlanTask] = []
-        self._pieces: list[str] = []
+        self._taken = Said(call.request.run)
+        self._is_message_open = False
         self._seq = 0
         self.response: dict[str, Any] = {
             **call.shown,
@@ -66,7 +65,7 @@ class ResponseForm:
         return b"".join(self.told(event))
 
     def whole(self, said: Said, *others: Said) -> dict[str, Any]:
-        self._tasks, self._pieces = said.tasks, [said.text]
+        self._taken = said
         self._complete(said.done)
         return self.response
 
@@ -82,6 +81,7 @@ class ResponseForm:
 
     def told(self, event: RunEvent) -> list[bytes]:
         """What this event adds to the stream, each piece one event of it."""
+        self._taken.take(event)
         match event:
             case AnswerDelta(text=text) if text:
                 return self._said(text)
@@ -90,8 +90,6 @@ class ResponseForm:
             case RunFailed():
                 self._fail(event)
                 return [self._event("response.failed", response=self.response)]
-            case PlanTask():
-                self._tasks.append(event)
             case _:
                 pass
         if not self.has_events:
@@ -108,7 +106,7 @@ class ResponseForm:
         is_cut = done.finish_reason == "length"
         status = "incomplete" if is_cut else "completed"
         calls = [self._call(call, n) for n, call in enumerate(tool_calls_of(done))]
-        text = "".join(self._pieces)
+        text = self._taken.text
         said = [self._message(text, status)] if text or not calls else []
         self.response |= {
             "status": status,
@@ -116,12 +114,12 @@ class ResponseForm:
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "output": [*said, *calls],
             "usage": _usage(done.usage),
-            "mesh": mesh_of(self.call.request.run, self._tasks, done),
+            "mesh": mesh_of(self.call.request.run, self._taken.tasks, done),
         }
         self._end()
 
     def _fail(self, failed: RunFailed) -> None:
-        text = "".join(self._pieces)
+        text = self._taken.text
         self.response |= {
             "status": "failed",
             "error": {"code": _error_code(failed.status), "message": failed.message},
@@ -156,8 +154,8 @@ class ResponseForm:
         return self._event(f"response.{name}", **where, **fields)
 
     def _said(self, text: str) -> list[bytes]:
-        opened = [] if self._pieces else self._message_opened()
-        self._pieces.append(text)
+        opened = [] if self._is_message_open else self._message_opened()
+        self._is_message_open = True
         return [*opened, self._part_event("output_text.delta", delta=text, logprobs=[])]
 
     def _message_opened(self) -> list[bytes]:
@@ -168,12 +166,11 @@ class ResponseForm:
         ]
 
     def _completed(self, done: AnswerCompleted) -> list[bytes]:
-        streamed = bool(self._pieces)
         self._complete(done)
         events: list[bytes] = []
         for n, item in enumerate(self.response["output"]):
             if item["type"] == "message":
-                events += self._message_opened() if not streamed else []
+                events += [] if self._is_message_open else self._message_opened()
                 events += self._message_closed(item)
             else:
                 events += self._called(item, n)
